@@ -1,0 +1,117 @@
+"""Every contact with JAX's jaxprs that may move between releases; nothing else imports them.
+
+JAX moves here: from 0.11.1 on ``ClosedJaxpr`` is merged into ``Jaxpr``, and ``get_bind_params``
+returned a pair before it returned the parameters alone. The rest of the package sees equations
+(``.primitive``, ``.params``, ``.invars``, ``.outvars``, ``.effects``) and these functions.
+"""
+
+import os
+import sysconfig
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jaxlib
+from jax.extend import core as jex
+from jax.extend import source_info_util
+
+Var = jex.Var
+Literal = jex.Literal
+Equation = jex.JaxprEqn
+Atom = Any  # Var | Literal
+
+_STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
+_LIBRARIES = (
+    *(str(Path(str(module.__file__)).parent) + os.sep for module in (jax, jaxlib, flax)),
+    str(Path(__file__).parent) + os.sep,
+    "<frozen",
+)
+
+# Equations that only call a jaxpr, and the parameter that holds it.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "custom_lin": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """A jaxpr, open or closed, as the open one and its constants."""
+    consts = list(getattr(jaxpr, "consts", ()))
+    return getattr(jaxpr, "jaxpr", jaxpr), consts
+
+
+def make_jaxpr(fn: Callable[..., Any], avals: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Trace ``fn`` at the given shapes: the open jaxpr and its constants."""
+    return open_jaxpr(jax.make_jaxpr(fn)(*avals))
+
+
+def called_jaxpr(eqn: Equation) -> Any | None:
+    """The jaxpr that a call-like equation calls, or None for any other equation."""
+    key = _CALLS.get(eqn.primitive.name)
+    return None if key is None else eqn.params.get(key, eqn.params.get("call_jaxpr"))
+
+
+def sub_jaxprs(eqn: Equation) -> list[Any]:
+    """Every jaxpr among the parameters of an equation (branches, bodies, calls)."""
+    return [open_jaxpr(sub)[0] for sub in jex.jaxprs_in_params(eqn.params)]
+
+
+def bind(eqn: Equation, args: Sequence[Any]) -> list[Any]:
+    """Apply the equation's primitive to ``args``, under its own name stack and source line."""
+    params: Any = eqn.primitive.get_bind_params(eqn.params)
+    sub_funs: Sequence[Any] = ()
+    if isinstance(params, tuple):
+        sub_funs, params = params
+    with source_scope(eqn), eqn.ctx.manager:
+        out = eqn.primitive.bind(*sub_funs, *args, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def source_scope(eqn: Equation) -> Any:
+    """Context in which traced equations carry the name stack and source line of ``eqn``."""
+    stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    # Inside of a library function the user's line is the one that called it: keep the outer one.
+    traceback = eqn.source_info.traceback if own_frame(eqn) else None
+    return source_info_util.user_context(traceback, name_stack=stack)
+
+
+def name_stack(eqn: Equation) -> str:
+    """The equation's path of named scopes, ``"Encoder/layer_0/attention"``, empty if none."""
+    return str(eqn.source_info.name_stack)
+
+
+def source_line(eqn: Equation) -> str:
+    """The user's source line behind an equation: ``file.py:12:4 (function)``."""
+    return source_info_util.summarize(eqn.source_info)
+
+
+def const_vars(jaxpr: Any) -> list[Any]:
+    """Variables of an open jaxpr that stand for its constants."""
+    return list(jaxpr.constvars)
+
+
+def own_frame(eqn: Equation) -> tuple[str, int, str] | None:
+    """Innermost Python frame that is not of JAX, Flax or Python: file, line, function."""
+    traceback = eqn.source_info.traceback
+    if traceback is None:
+        return None
+    for frame in traceback.frames:
+        file = frame.file_name
+        if not file.startswith(_LIBRARIES) and not _is_standard_library(file):
+            return file, frame.line_num, frame.function_name
+    return None
+
+
+def _is_standard_library(file: str) -> bool:
+    return file.startswith(_STDLIB) and "site-packages" not in file

@@ -1,0 +1,157 @@
+"""What a function must be to be served, checked where it is traced, with errors that help.
+
+A graph error shows the equation and the user's own source line, because the model that fails was
+written by somebody who never saw a jaxpr.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from apparate_jax.errors import GraphError
+from apparate_jax.graph import _jaxpr, cost
+from apparate_jax.graph.cuts import cut_vertices, widest_span
+from apparate_jax.graph.flow import Flow, Kind
+from apparate_jax.graph.names import user_line
+
+
+def shape_struct(value: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an array-like."""
+    aval = jax.typeof(value) if not hasattr(value, "shape") else value
+    weak = bool(getattr(jax.typeof(value), "weak_type", False)) if hasattr(value, "aval") else False
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+
+
+def input_shapes(example_inputs: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+    """Shapes of the example inputs, all with the same leading batch axis.
+
+    Raises:
+        GraphError: If there is no input, one has no axis, or leading axes differ.
+    """
+    if not example_inputs:
+        raise GraphError(
+            "no example inputs: give at least one array whose leading axis is the batch"
+        )
+    for i, value in enumerate(example_inputs):
+        if len(jax.tree.leaves(value)) != 1 or not hasattr(jax.tree.leaves(value)[0], "dtype"):
+            raise GraphError(
+                f"input {i} is a {type(value).__name__}, expected one array per input: "
+                "unpack it, trace(lambda params, a, b: fn(params, {'a': a, 'b': b}), params, a, b)"
+            )
+    shapes = [shape_struct(x) for x in example_inputs]
+    leading = [s.shape[0] if s.shape else None for s in shapes]
+    if None in leading or len(set(leading)) != 1:
+        listed = ", ".join(f"{s.dtype}{list(s.shape)}" for s in shapes)
+        raise GraphError(
+            f"the inputs are {listed}: expected the same leading axis, the batch, in each of them; "
+            "move what is not per example into the parameters"
+        )
+    return shapes
+
+
+def parameters(leaves: Sequence[Any]) -> None:
+    """Check that every parameter leaf is an array.
+
+    Raises:
+        GraphError: Names the type of the first leaf that is none.
+    """
+    for leaf in leaves:
+        if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) and not isinstance(
+            leaf, bool | int | float | complex
+        ):
+            raise GraphError(
+                f"a parameter is a {type(leaf).__name__}, expected arrays: keep what is no array "
+                "out of params (close over it, or use functools.partial)"
+            )
+
+
+class Output:
+    """Checks the traced function's result: one array of logits ``f[batch, classes]``."""
+
+    def check(self, result: Any, batch: int) -> Any:
+        """Return the logits.
+
+        Raises:
+            GraphError: Several outputs, no array, another rank, another leading axis, no floats.
+        """
+        leaves = jax.tree.leaves(result)
+        if len(leaves) != 1:
+            listed = ", ".join(_describe(leaf) for leaf in leaves)
+            raise GraphError(
+                f"the function returned {len(leaves)} outputs ({listed}), expected one array of "
+                "logits f[batch, classes]: wrap it, lambda params, x: fn(params, x)[0]"
+            )
+        logits = leaves[0]
+        shape = tuple(getattr(logits, "shape", ()))
+        if len(shape) != 2 or shape[0] != batch or shape[1] < 2:
+            raise GraphError(
+                f"the function returned {_describe(logits)}, expected logits [{batch}, classes] "
+                f"(batch {batch} is the inputs' leading axis, classes at least 2): "
+                "move the batch to the front, or pool what is left of other axes"
+            )
+        if not jax.numpy.issubdtype(logits.dtype, jax.numpy.floating):
+            raise GraphError(
+                f"the function returned {_describe(logits)}, expected floating-point logits: "
+                "return the scores, not their argmax"
+            )
+        return logits
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    return type(value).__name__
+
+
+def effects(jaxpr: Any) -> None:
+    """Refuse side effects: a stage may run in any plan, so nothing may depend on being run.
+
+    Raises:
+        GraphError: Shows the equation and the source line of the first effect.
+    """
+    eqn = _first_effect(jaxpr)
+    if eqn is not None:
+        raise GraphError(
+            f"the model has a side effect, {eqn.primitive.name} at {user_line(eqn)}:\n"
+            f"  {_one_line(eqn)}\n"
+            "expected a pure function: remove the callback or print from the forward pass"
+        )
+
+
+def _first_effect(jaxpr: Any) -> Any | None:
+    for eqn in jaxpr.eqns:
+        if not eqn.effects:
+            continue
+        inner = [_first_effect(sub) for sub in _jaxpr.sub_jaxprs(eqn)]
+        return next((e for e in inner if e is not None), eqn)
+    return None
+
+
+def explain_no_cut(flow: Flow, batch: int) -> str:
+    """Why there is no site: the value that stays alive over everything, or the folded batch."""
+    if flow.kind(flow.out) is not Kind.HOT:
+        return (
+            "the logits do not depend on both the inputs and the parameters: nothing to exit from"
+        )
+    raw = cut_vertices(flow)
+    if raw:
+        shapes = sorted({str(list(cost.shape_of(c.var))) for c in raw})[:4]
+        return (
+            f"the model has {len(raw)} cut vertices, but none between its stretches of work has "
+            f"the batch ({batch}) as leading axis (their shapes: {', '.join(shapes)}): "
+            "a ramp needs [batch, ...] values after the first and before the last layer"
+        )
+    eqn = widest_span(flow)
+    assert eqn is not None  # hot logits have a hot equation
+    return (
+        f"the model has no cut vertex: the value computed at {user_line(eqn)} is used again so "
+        "late that it jumps over every candidate:\n"
+        f"  {_one_line(eqn)}\n"
+        "a ramp needs a place that all of the computation passes through"
+    )
+
+
+def _one_line(eqn: Any) -> str:
+    text = " ".join(str(eqn).split())
+    return text if len(text) <= 200 else text[:197] + "..."

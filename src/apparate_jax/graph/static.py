@@ -1,0 +1,81 @@
+"""Static values: everything that depends on parameters and constants only, computed once.
+
+A cast, a folded batch norm, one layer's slice of stacked parameters: the equations are run when the
+first stage asks for them and never again. Programs of the same model at other batch sizes share the
+results, recognised by what computes them rather than by variable.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from apparate_jax.graph import _jaxpr
+from apparate_jax.graph.flow import Flow, live_equations
+from apparate_jax.graph.stages import eval_equations
+
+
+class StaticValues:
+    """Values of static variables of one model, shared by its programs at all batch sizes.
+
+    Thread-safe: the engine asks for stages from a background compiler too.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, jax.Array] = {}
+        self._lock = threading.Lock()
+
+    def get(
+        self, flow: Flow, leaves: Mapping[Any, Any], wanted: Sequence[Any]
+    ) -> tuple[jax.Array, ...]:
+        """Values of ``wanted``, computed on first use.
+
+        Args:
+            flow: The computation that the variables belong to.
+            leaves: Value of each parameter and constant variable.
+            wanted: Static variables.
+        """
+        derived = [v for v in wanted if v not in leaves]
+        if not derived:
+            return tuple(leaves[v] for v in wanted)
+        keys = _structural_keys(flow, leaves, derived)
+        with self._lock:
+            missing = [v for v in derived if keys[v] not in self._values]
+            if missing:
+                computed = _evaluate(flow, leaves, missing)
+                self._values.update(
+                    (keys[v], value) for v, value in zip(missing, computed, strict=True)
+                )
+            return tuple(leaves[v] if v in leaves else self._values[keys[v]] for v in wanted)
+
+
+def _static_equations(flow: Flow, wanted: Sequence[Any]) -> list[Any]:
+    needed = {id(eqn) for var in wanted for eqn in live_equations(flow.eqns, var)}
+    return [eqn for eqn in flow.eqns if id(eqn) in needed]
+
+
+def _evaluate(flow: Flow, leaves: Mapping[Any, Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
+    eqns = _static_equations(flow, wanted)
+    names = list(leaves)
+
+    def compute(values: Sequence[Any]) -> tuple[jax.Array, ...]:
+        return eval_equations(eqns, dict(zip(names, values, strict=True)), wanted)
+
+    values: tuple[jax.Array, ...] = jax.jit(compute)([leaves[v] for v in names])
+    return values
+
+
+def _structural_keys(
+    flow: Flow, leaves: Mapping[Any, Any], wanted: Sequence[Any]
+) -> dict[Any, str]:
+    """A key per variable that is equal for equal computations of the same leaves."""
+    position = {var: f"#{i}" for i, var in enumerate(leaves)}
+    keys: dict[Any, str] = dict(position)
+    for eqn in _static_equations(flow, wanted):
+        operands = ",".join(
+            repr(v.val) if isinstance(v, _jaxpr.Literal) else keys[v] for v in eqn.invars
+        )
+        call = f"{eqn.primitive.name}[{sorted(eqn.params.items(), key=str)}]({operands})"
+        keys.update((v, f"{hash(call):x}.{len(call)}.{i}") for i, v in enumerate(eqn.outvars))
+    return keys
