@@ -4,9 +4,14 @@
 model's own answers, and the engine releases easy answers early while every input runs to the end.
 """
 
+from apparate_jax.control import tune_thresholds
 from apparate_jax.core import Answer, ExitPlan, InputSpec, Model, Profile, Site
 from apparate_jax.errors import ApparateError
 from apparate_jax.graph import Program, Stage, trace
+from apparate_jax.models import from_function, from_hf, from_linen, from_nnx, load_model
+from apparate_jax.ramps import train_ramps
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Answer",
@@ -18,5 +23,12 @@ __all__ = [
     "Program",
     "Site",
     "Stage",
+    "from_function",
+    "from_hf",
+    "from_linen",
+    "from_nnx",
+    "load_model",
     "trace",
+    "train_ramps",
+    "tune_thresholds",
 ]

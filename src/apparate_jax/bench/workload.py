@@ -1,0 +1,96 @@
+"""When requests arrive: fixed rate, Poisson, or the times of a trace. Seeded and open loop.
+
+Open loop means that a request arrives when it arrives, whether or not the server has kept up:
+latency then includes the queueing that real users see.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apparate_jax.errors import ConfigError, DataError
+
+ArrivalKind = Literal["poisson", "fixed"]
+Times = NDArray[np.float64]
+
+
+def arrivals(kind: str, rate_rps: float, count: int, seed: int = 0) -> Times:
+    """Arrival times of ``count`` requests.
+
+    Args:
+        kind: ``"poisson"`` (independent, exponential gaps) or ``"fixed"`` (equal gaps).
+        rate_rps: Mean arrivals per second.
+        count: How many.
+        seed: Of the random gaps.
+
+    Returns:
+        f64[count], seconds from the start, ascending.
+
+    Raises:
+        ConfigError: Unknown kind, or a rate or count that is not positive.
+    """
+    if rate_rps <= 0 or count < 1:
+        raise ConfigError(f"rate is {rate_rps} and count {count}, expected both above 0")
+    if kind == "fixed":
+        return np.arange(count) / rate_rps
+    if kind == "poisson":
+        gaps = np.random.default_rng(seed).exponential(1.0 / rate_rps, count)
+        return np.cumsum(gaps)
+    raise ConfigError(f"arrivals are {kind!r}, expected 'poisson', 'fixed' or a trace file")
+
+
+def read_trace(path: Path, column: str | None = None) -> Times:
+    """Arrival times from a CSV file, as seconds from the first.
+
+    Args:
+        path: CSV with a header; times are numbers (seconds) or ISO timestamps.
+        column: Column to read; the first one unless given.
+
+    Returns:
+        f64[n], ascending, the first is 0.
+
+    Raises:
+        DataError: No such file or column, no rows, or a value that is no time.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the trace {path}: {error}") from error
+    if len(rows) < 2:
+        raise DataError(f"the trace {path} has no rows: expected a header and a time per row")
+    header = rows[0]
+    if column is not None and column not in header:
+        raise DataError(f"the trace {path} has columns {header}, expected {column!r} among them")
+    index = header.index(column) if column is not None else 0
+    values = [row[index] for row in rows[1:] if row]
+    return _as_seconds(values, path)
+
+
+def _as_seconds(values: Sequence[str], path: Path) -> Times:
+    try:
+        seconds = np.asarray(values, np.float64)
+    except ValueError:
+        try:
+            stamps = np.asarray([v[:26] for v in values], "datetime64[us]")
+        except ValueError as error:
+            raise DataError(
+                f"the trace {path} starts with {values[0]!r}, expected seconds or ISO timestamps"
+            ) from error
+        seconds = (stamps - stamps.min()) / np.timedelta64(1, "s")
+    if not np.isfinite(seconds).all():
+        raise DataError(f"the trace {path} has times that are not finite")
+    ordered: Times = np.sort(seconds - seconds.min())
+    return ordered
+
+
+def at_rate(times: Times, rate_rps: float) -> Times:
+    """The same arrivals, stretched or squeezed to a mean rate."""
+    if len(times) < 2 or times[-1] <= 0:
+        raise DataError("a trace needs at least two different times to be brought to a rate")
+    scaled: Times = times * ((len(times) - 1) / times[-1] / rate_rps)
+    return scaled

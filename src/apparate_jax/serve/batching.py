@@ -1,0 +1,115 @@
+"""Requests that wait, and how many of them make the next batch.
+
+The queue is bounded; a full one refuses at once rather than let latency grow without limit. How a
+batch is formed is a pure function of what waits, shared with the simulator.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from apparate_jax.core import Answer
+from apparate_jax.errors import EngineClosedError, QueueFullError
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One input on its way to an answer.
+
+    Attributes:
+        inputs: One array per model input, without the batch axis.
+        arrived_s: When it was submitted (or meant to be), seconds of the engine's clock.
+        exact: Never exit: wait for the original model's own answer.
+        future: Resolved exactly once, with an answer or an error.
+    """
+
+    inputs: tuple[NDArray[Any], ...]
+    arrived_s: float
+    exact: bool = False
+    future: "Future[Answer]" = field(default_factory=Future)
+
+
+def batch_shape(waiting: int, batch_sizes: Sequence[int]) -> tuple[int, int]:
+    """How many of ``waiting`` requests to take, and the shape to pad them to.
+
+    Args:
+        waiting: Requests that wait, at least 1.
+        batch_sizes: Allowed shapes, ascending.
+
+    Returns:
+        ``(take, shape)``: as many as fit the largest shape, padded to the smallest that holds them.
+
+    >>> batch_shape(3, (1, 2, 4, 8))
+    (3, 4)
+    >>> batch_shape(20, (1, 2, 4, 8))
+    (8, 8)
+    """
+    take = min(waiting, batch_sizes[-1])
+    return take, next(size for size in batch_sizes if size >= take)
+
+
+class RequestQueue:
+    """Bounded first-in first-out queue between submitters and the dispatcher."""
+
+    def __init__(self, limit: int) -> None:
+        self._waiting: deque[Request] = deque()
+        self._limit = limit
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, request: Request) -> None:
+        """Add a request.
+
+        Raises:
+            QueueFullError: If ``limit`` requests wait already.
+            EngineClosedError: If the queue was closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise EngineClosedError("the engine is closed: it takes no more requests")
+            if len(self._waiting) >= self._limit:
+                raise QueueFullError(
+                    f"{self._limit} requests wait already: try again later, or raise the queue size"
+                )
+            self._waiting.append(request)
+            self._changed.notify()
+
+    def take(self, batch_sizes: Sequence[int]) -> tuple[list[Request], int] | None:
+        """Wait for requests; None once the queue is closed and empty.
+
+        Requests whose future was cancelled are dropped.
+
+        Returns:
+            The next batch's requests and the shape to pad them to.
+        """
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return None
+                count, _ = batch_shape(len(self._waiting), batch_sizes)
+                taken = [self._waiting.popleft() for _ in range(count)]
+            alive = [r for r in taken if r.future.set_running_or_notify_cancel()]
+            if alive:
+                return alive, batch_shape(len(alive), batch_sizes)[1]
+
+    def close(self) -> None:
+        """Refuse further requests; what waits is still taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def drain(self) -> list[Request]:
+        """Remove and return everything that waits."""
+        with self._changed:
+            taken = list(self._waiting)
+            self._waiting.clear()
+            return taken

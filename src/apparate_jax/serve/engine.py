@@ -1,0 +1,354 @@
+"""The engine: batches in, answers out as their ramps complete, every input run to its end.
+
+Two threads. The **dispatcher** forms a batch of fixed shape, queues all of its programs on the
+device at once (JAX dispatch is asynchronous) and hands it over. The **releaser** waits for each
+packed answer in turn; whoever's error is below the ramp's threshold gets its answer there and then,
+the rest goes on; at the end every input has the original model's answer too, and the batch's record
+goes to the observer. At most ``max_in_flight`` batches are on the device: two keep it busy.
+
+With an empty plan this is the vanilla server: the same engine with one stage.
+
+Sharp edges: futures resolve on the releaser's thread, so callbacks must be short. Inputs are not
+copied on submission; do not change them before the answer is there.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from apparate_jax.core import FINAL, Answer, BatchRecord, ExitPlan, Model, Site
+from apparate_jax.errors import ConfigError, EngineClosedError, NumericsError, RequestError
+from apparate_jax.ramps.answer import unpack_answer
+from apparate_jax.serve.batching import Request, RequestQueue
+from apparate_jax.serve.programs import Programs
+
+Observer = Callable[[BatchRecord], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Limits of the engine.
+
+    Attributes:
+        max_in_flight: Batches on the device at a time; 2 keeps it busy.
+        queue_size: Requests that may wait before further ones are refused.
+    """
+
+    max_in_flight: int = 2
+    queue_size: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.max_in_flight < 1 or self.queue_size < 1:
+            raise ConfigError(
+                f"max_in_flight is {self.max_in_flight} and queue_size {self.queue_size}, "
+                "expected at least 1 each"
+            )
+
+
+@dataclass(slots=True, eq=False)
+class _InFlight:
+    """A batch on the device."""
+
+    requests: list[Request]
+    sites: tuple[int, ...]
+    shape: int
+    dispatched_s: float
+    answers: list[jax.Array]
+    released: NDArray[np.bool_] = field(init=False)
+    released_s: NDArray[np.float64] = field(init=False)
+    exits: NDArray[np.int32] = field(init=False)
+    errors: NDArray[np.float32] = field(init=False)
+    predictions: NDArray[np.int32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        size, ramps = len(self.requests), len(self.sites)
+        self.released = np.zeros(size, np.bool_)
+        self.released_s = np.zeros(size, np.float64)
+        self.exits = np.full(size, ramps, np.int32)
+        self.errors = np.empty((size, ramps), np.float32)
+        self.predictions = np.empty((size, ramps), np.int32)
+
+
+class Engine:
+    """Serves one model. Use as a context manager, or call :meth:`start` and :meth:`close`."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        config: EngineConfig | None = None,
+        *,
+        plan: ExitPlan | None = None,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make an engine over warmed programs.
+
+        Args:
+            programs: Compiled programs; warm the plan's routes before :meth:`start`.
+            config: Limits.
+            plan: Active ramps and thresholds; the empty plan is the original model.
+            observer: Called on the releaser's thread with each completed batch's record.
+            clock: Monotonic seconds.
+        """
+        self._programs = programs
+        self._config = config or EngineConfig()
+        self._plan = plan or ExitPlan()
+        self._observer = observer
+        self._clock = clock
+        self._queue = RequestQueue(self._config.queue_size)
+        self._slots = threading.Semaphore(self._config.max_in_flight)
+        self._in_flight: queue.SimpleQueue[_InFlight | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._failure: BaseException | None = None
+        names = [spec.name for spec in self.model.inputs]
+        self._specs = tuple(
+            (spec.name, spec.shape, np.dtype(jax.numpy.dtype(spec.dtype)))
+            for spec in self.model.inputs
+        )
+        if not names:
+            raise ConfigError(
+                f"the inputs of {self.model.name!r} are not described: give inputs= where the "
+                "model is made"
+            )
+
+    @property
+    def model(self) -> Model:
+        """The model that is served."""
+        return self._programs.model
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """All sites of the model."""
+        return self._programs.sites
+
+    @property
+    def num_classes(self) -> int:
+        """Width of the scores."""
+        return self._programs.num_classes
+
+    @property
+    def plan(self) -> ExitPlan:
+        """The plan in force."""
+        return self._plan
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a batch."""
+        return len(self._queue)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken and answered."""
+        return (
+            bool(self._threads)
+            and self._failure is None
+            and all(t.is_alive() for t in self._threads)
+        )
+
+    def set_plan(self, plan: ExitPlan) -> None:
+        """Use other thresholds or another set of ramps, from the next release or batch on.
+
+        Batches that are on the device keep their ramps; thresholds of the same set apply to them
+        at once.
+        """
+        for batch in self._programs.batch_sizes:
+            self._programs.route(plan.sites, batch)
+        self._plan = plan
+
+    def start(self) -> "Engine":
+        """Start the dispatcher and the releaser."""
+        for name, loop in (("dispatch", self._dispatch_loop), ("release", self._release_loop)):
+            thread = threading.Thread(target=loop, name=f"apparate-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return self
+
+    def __enter__(self) -> "Engine":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        exact: bool = False,
+        arrived_s: float | None = None,
+    ) -> "Future[Answer]":
+        """Submit one example.
+
+        Args:
+            inputs: Array per input name, of the model's shape **without** the batch axis.
+            exact: Never exit early.
+            arrived_s: When it was meant to arrive (engine's clock); now unless given.
+
+        Returns:
+            A future of the answer. It may raise :class:`NumericsError` (the original's logits were
+            not finite) or :class:`EngineClosedError`.
+
+        Raises:
+            RequestError: Missing or unknown inputs, another shape or dtype.
+            QueueFullError: Too many requests wait.
+            EngineClosedError: The engine was closed or failed.
+        """
+        if self._failure is not None:
+            raise EngineClosedError(f"the engine stopped: {self._failure!r}") from self._failure
+        request = Request(
+            self._checked_inputs(inputs), self._clock() if arrived_s is None else arrived_s, exact
+        )
+        self._queue.put(request)
+        return request.future
+
+    def close(self, *, drain: bool = True, timeout_s: float = 60.0) -> None:
+        """Stop. With ``drain`` what was accepted is answered first, else it gets an error."""
+        self._queue.close()
+        if not drain or not self._threads:
+            self._fail(self._queue.drain(), EngineClosedError("the engine was closed"))
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._fail(self._queue.drain(), EngineClosedError("the engine was closed"))
+
+    def _checked_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        if len(inputs) != len(self._specs):
+            expected = [name for name, _, _ in self._specs]
+            raise RequestError(f"inputs are {sorted(inputs)}, expected {expected}")
+        arrays = []
+        for name, shape, dtype in self._specs:
+            array = inputs.get(name)
+            if array is None:
+                raise RequestError(f"input {name!r} is missing, got {sorted(inputs)}")
+            if array.shape != shape or array.dtype != dtype:
+                raise RequestError(
+                    f"input {name!r} is {array.dtype}{list(array.shape)}, "
+                    f"expected {dtype}{list(shape)}"
+                )
+            arrays.append(array)
+        return tuple(arrays)
+
+    def _dispatch_loop(self) -> None:
+        while self._slots.acquire():
+            taken = self._queue.take(self._programs.batch_sizes)
+            if taken is None:
+                self._in_flight.put(None)
+                return
+            requests, shape = taken
+            try:
+                self._in_flight.put(self._dispatch(requests, shape))
+            except Exception as error:
+                self._fail(requests, error)
+                self._slots.release()
+
+    def _dispatch(self, requests: list[Request], shape: int) -> _InFlight:
+        sites = self._plan.sites
+        route = self._programs.route(sites, shape)
+        columns = zip(*(request.inputs for request in requests), strict=True)
+        inputs = jax.device_put([_padded(column, shape) for column in columns])
+        dispatched_s = self._clock()
+        answers = route.dispatch(self._programs.ramp_params, inputs)
+        return _InFlight(requests, sites, shape, dispatched_s, answers)
+
+    def _release_loop(self) -> None:
+        while (batch := self._in_flight.get()) is not None:
+            try:
+                self._release(batch)
+            except Exception as error:
+                waiting = [r for r in batch.requests if not r.future.done()]
+                self._fail(waiting, error)
+            finally:
+                self._slots.release()
+
+    def _release(self, batch: _InFlight) -> None:
+        size = len(batch.requests)
+        for position, site in enumerate(batch.sites):
+            error, label, logits = unpack_answer(np.asarray(batch.answers[position])[:size])
+            batch.errors[:, position], batch.predictions[:, position] = error, label
+            plan = self._plan
+            threshold = plan.thresholds[position] if plan.sites == batch.sites else 0.0
+            for row in np.flatnonzero(~batch.released & (error < threshold)):
+                if not batch.requests[row].exact:
+                    where = self.sites[site]
+                    answer = _answer(row, label, logits, error, where.name, where.depth)
+                    self._resolve(batch, int(row), position, answer)
+        self._release_final(batch)
+
+    def _release_final(self, batch: _InFlight) -> None:
+        size = len(batch.requests)
+        error, label, logits = unpack_answer(np.asarray(batch.answers[-1])[:size])
+        finished_s = self._clock()
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
+        for row in np.flatnonzero(~batch.released):
+            if finite[row]:
+                answer = _answer(row, label, logits, error, FINAL, 1.0)
+                self._resolve(batch, int(row), len(batch.sites), answer)
+            else:
+                batch.released_s[row] = self._clock()
+                self._fail([batch.requests[row]], _not_finite(logits[row]))
+        if self._observer is not None:
+            self._observer(_record(batch, finite, label, finished_s))
+
+    def _resolve(self, batch: _InFlight, row: int, position: int, answer: Answer) -> None:
+        batch.released[row] = True
+        batch.exits[row] = position
+        batch.requests[row].future.set_result(answer)
+        batch.released_s[row] = self._clock()
+
+    def _fail(self, requests: list[Request], error: BaseException) -> None:
+        for request in requests:
+            if not request.future.done():
+                request.future.set_exception(error)
+
+
+def _padded(rows: tuple[NDArray[Any], ...], shape: int) -> NDArray[Any]:
+    """Stack examples and repeat the last one up to the batch shape."""
+    batch = np.empty((shape, *rows[0].shape), rows[0].dtype)
+    for i, row in enumerate(rows):
+        batch[i] = row
+    batch[len(rows) :] = rows[-1]
+    return batch
+
+
+def _answer(
+    row: Any,
+    label: NDArray[np.int32],
+    logits: NDArray[np.float32],
+    error: NDArray[np.float32],
+    name: str,
+    depth: float,
+) -> Answer:
+    return Answer(int(label[row]), logits[row], float(error[row]), name, depth)
+
+
+def _not_finite(logits: NDArray[np.float32]) -> NumericsError:
+    return NumericsError(
+        f"the model's logits for this input are not finite ({logits[:8].tolist()}): "
+        "check the input's values and the model's weights"
+    )
+
+
+def _record(
+    batch: _InFlight, finite: NDArray[np.bool_], label: NDArray[np.int32], finished_s: float
+) -> BatchRecord:
+    """The record of a batch, without inputs for which the model has no answer."""
+    arrived = np.array([request.arrived_s for request in batch.requests])
+    return BatchRecord(
+        sites=batch.sites,
+        shape=batch.shape,
+        arrived_s=arrived[finite],
+        dispatched_s=batch.dispatched_s,
+        released_s=batch.released_s[finite],
+        finished_s=finished_s,
+        exits=batch.exits[finite],
+        errors=batch.errors[finite],
+        predictions=batch.predictions[finite],
+        final_predictions=label[finite],
+    )

@@ -1,0 +1,67 @@
+"""Feedback off the serving path: completed batches in, plans out, on a thread of their own.
+
+The engine hands over each batch's record; the controller looks at it here and the engine takes the
+new thresholds up with its next release. If the controller fails, nothing exits any more: that is
+always right, only slow.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+from apparate_jax.control.controller import Controller, Info, Observation
+from apparate_jax.core import BatchRecord, ExitPlan
+from apparate_jax.serve.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+OnDecision = Callable[[ExitPlan, Info], None]
+
+
+class Feedback:
+    """Runs a controller on an engine's records. Make it, give it to the engine, then attach."""
+
+    def __init__(self, controller: Controller, on_decision: OnDecision | None = None) -> None:
+        """Prepare the controller's state.
+
+        Args:
+            controller: The policy.
+            on_decision: Called on this thread with each changed plan and what it rests on.
+        """
+        self._controller = controller
+        self._on_decision = on_decision
+        self._records: queue.SimpleQueue[BatchRecord | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def observe(self, record: BatchRecord) -> None:
+        """Take a batch's record; returns at once. This is the engine's observer."""
+        self._records.put(record)
+
+    def attach(self, engine: Engine) -> None:
+        """Start deciding for an engine."""
+        self._thread = threading.Thread(
+            target=self._run, args=(engine,), name="apparate-control", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what was observed and stop."""
+        self._records.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, engine: Engine) -> None:
+        try:
+            state = self._controller.init()
+            while (record := self._records.get()) is not None:
+                if record.sites != engine.plan.sites:
+                    continue
+                plan, state, info = self._controller.update(state, Observation.of(record))
+                if plan != engine.plan:
+                    engine.set_plan(plan)
+                    if self._on_decision is not None:
+                        self._on_decision(plan, info)
+        except Exception:
+            logger.exception("the controller failed: no answer exits early any more")
+            engine.set_plan(ExitPlan.closed(engine.plan.sites))

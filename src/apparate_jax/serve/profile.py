@@ -1,0 +1,176 @@
+"""Latency of stages and ramps, measured on the device that serves.
+
+The controller needs to know what an exit saves and what a ramp costs. Both are measured at warm-up,
+per batch shape, on the very programs that serve: the original model and the staged one in turn, so
+that a busy neighbour slows both; medians over the rounds, after dropping the slowest of them.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from apparate_jax.core import Profile, ShapeProfile
+from apparate_jax.errors import CheckpointError
+from apparate_jax.serve.programs import Programs, Progress, Route
+
+MIN_ROUNDS = 7
+MAX_ROUNDS = 40
+OUTLIER_FRAC = 0.2
+"""Share of the slowest rounds that is dropped before the median is taken."""
+
+
+def device_name() -> str:
+    """The device that programs run on, with the host's processor where it is the CPU."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{device.device_kind} ({device.platform})"
+    return f"cpu, {_cpu_model()}, {os.cpu_count()} cores"
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def measure(
+    programs: Programs,
+    sites: Sequence[int],
+    *,
+    budget_s: float = 1.0,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Profile:
+    """Measure the original model, the staged one, and every atomic stage and head.
+
+    Args:
+        programs: Warmed programs: atomic ones, and merged ones for ``sites`` and for no site.
+        sites: Active sites.
+        budget_s: Time to spend per batch shape and kind of measurement.
+        progress: Called after each batch shape.
+        clock: Seconds, of the highest resolution there is.
+
+    Returns:
+        Medians in milliseconds, dispatch to host, per batch shape.
+    """
+    active = tuple(sites)
+    shapes = []
+    for done, batch in enumerate(programs.batch_sizes, 1):
+        shapes.append(_measure_shape(programs, active, batch, budget_s, clock))
+        if progress is not None:
+            progress(done, len(programs.batch_sizes), f"batch {batch} measured")
+    return Profile(device_name(), jax.__version__, active, tuple(shapes))
+
+
+def _measure_shape(
+    programs: Programs, sites: tuple[int, ...], batch: int, budget_s: float, clock: Any
+) -> ShapeProfile:
+    inputs = jax.device_put(programs.example_inputs(batch))
+    vanilla, staged = programs.route((), batch), programs.route(sites, batch)
+    every = programs.route(tuple(programs.ramps), batch)
+    pair = _rounds(
+        lambda: [
+            *_answer_times(vanilla, programs, inputs, clock),
+            *_answer_times(staged, programs, inputs, clock),
+        ],
+        budget_s,
+        clock,
+    )
+    alone = _rounds(lambda: _segment_times(programs, batch, inputs, clock), budget_s, clock)
+    stages, heads = alone[: len(programs.sites)], alone[len(programs.sites) :]
+    by_site = dict(zip(every.sites, heads, strict=True))
+    return ShapeProfile(
+        batch=batch,
+        vanilla_ms=pair[0],
+        total_ms=pair[-1],
+        release_ms=tuple(pair[1:-1]),
+        site_ms=tuple(np.cumsum(stages).tolist()),
+        ramp_ms=tuple(by_site.get(site.index, 0.0) for site in programs.sites),
+    )
+
+
+def _rounds(run: Callable[[], list[float]], budget_s: float, clock: Any) -> list[float]:
+    """Medians of ``run``'s columns over the rounds that fit the budget, without the slowest."""
+    run()
+    rows: list[list[float]] = []
+    start = clock()
+    while len(rows) < MIN_ROUNDS or (clock() - start < budget_s and len(rows) < MAX_ROUNDS):
+        rows.append(run())
+    table = np.sort(np.asarray(rows), axis=0)
+    kept = table[: max(1, round(len(rows) * (1 - OUTLIER_FRAC)))]
+    medians: list[float] = np.median(kept, axis=0).tolist()
+    return medians
+
+
+def _answer_times(route: Route, programs: Programs, inputs: Any, clock: Any) -> list[float]:
+    start = clock()
+    times = []
+    for answer in route.dispatch(programs.ramp_params, inputs):
+        np.asarray(answer)
+        times.append((clock() - start) * 1e3)
+    return times
+
+
+def _segment_times(programs: Programs, batch: int, inputs: Any, clock: Any) -> list[float]:
+    """Each atomic stage before a site, then each head, run alone."""
+    stages, heads = [], []
+    carry = None
+    for segment in programs.atomic_segments(batch):
+        leading = programs.ramp_params[segment.ramp] if segment.ramp is not None else ()
+        carried = (carry,) if segment.takes_carry else ()
+        start = clock()
+        outputs = segment.call(*leading, *segment.constants, *carried, *inputs)
+        jax.block_until_ready(outputs)
+        elapsed = (clock() - start) * 1e3
+        if segment.ramp is not None:
+            heads.append(elapsed)
+        elif segment.gives_carry:
+            stages.append(elapsed)
+        carry = outputs[0] if segment.gives_carry else carry
+    return [*stages, *heads]
+
+
+def save_profile(profile: Profile, path: Path) -> None:
+    """Write a profile as JSON."""
+    path.write_text(json.dumps(asdict(profile), indent=1))
+
+
+def _from_json(raw: Any) -> Profile:
+    shapes = tuple(
+        ShapeProfile(
+            batch=shape["batch"],
+            vanilla_ms=shape["vanilla_ms"],
+            total_ms=shape["total_ms"],
+            release_ms=tuple(shape["release_ms"]),
+            site_ms=tuple(shape["site_ms"]),
+            ramp_ms=tuple(shape["ramp_ms"]),
+        )
+        for shape in raw["shapes"]
+    )
+    return Profile(raw["device"], raw["jax_version"], tuple(raw["sites"]), shapes)
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile that :func:`save_profile` wrote.
+
+    Raises:
+        CheckpointError: If the file is no profile.
+    """
+    try:
+        raw = json.loads(path.read_text())
+        return _from_json(raw)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is no profile ({error}): delete it, it is measured again at the next start"
+        ) from error

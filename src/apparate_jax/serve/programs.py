@@ -1,0 +1,296 @@
+"""Compiled programs of a model: the stages between active ramps, at every batch shape.
+
+All outputs of one executable become ready together, at its end. So each stage between two active
+ramps is a program of its own, with the ramp's head fused into it, and a **route** is the sequence
+of programs that takes a batch from its inputs to the original model's answer.
+
+Two kinds of stages exist. *Atomic* stages (between neighbouring sites, heads apart) are compiled at
+warm-up, so any set of active ramps runs at once. *Merged* stages of the set in use are compiled in
+a background thread and swapped in when they are ready: serving never waits for a compiler. Equal
+layers lower to the same program, which is compiled once and called with each layer's parameters.
+
+Parameters are arguments, bound once per program; those of ramps are looked up at each call, so that
+they can be replaced while serving.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from apparate_jax.core import Model
+from apparate_jax.errors import ConfigError
+from apparate_jax.graph import Program, Stage
+from apparate_jax.ramps.answer import pack_answer
+from apparate_jax.ramps.heads import Ramp, head_logits, pool
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, what)``, called after each compiled program."""
+
+RampParams = Mapping[int, tuple[jax.Array, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """One compiled program of a route.
+
+    Attributes:
+        call: The executable: ``(*ramp parameters, *constants, [carry], *inputs) -> outputs``.
+        constants: Parameters that are bound to it.
+        takes_carry: Whether the previous segment's carry is an argument.
+        gives_carry: Whether its first output is the carry for the next segment.
+        ramp: The site whose ramp parameters lead the arguments, None without a ramp.
+        gives_answer: Whether its last output is a packed answer.
+    """
+
+    call: Callable[..., Sequence[jax.Array]]
+    constants: tuple[jax.Array, ...]
+    takes_carry: bool
+    gives_carry: bool
+    ramp: int | None
+    gives_answer: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """The programs that take one batch shape from inputs to the final answer.
+
+    Attributes:
+        sites: Active sites, in the order in which their answers come.
+        batch: Batch shape.
+        merged: Whether the stages between active ramps are single programs.
+        segments: In execution order.
+    """
+
+    sites: tuple[int, ...]
+    batch: int
+    merged: bool
+    segments: tuple[Segment, ...]
+
+    def dispatch(self, ramp_params: RampParams, inputs: Sequence[Any]) -> list[jax.Array]:
+        """Queue every program on the device, without waiting for any.
+
+        Returns:
+            Packed answers f32[batch, 2 + classes], one per active site and the original's last;
+            each is on its way to the host as soon as its program completes.
+        """
+        carry: jax.Array | None = None
+        answers: list[jax.Array] = []
+        for segment in self.segments:
+            leading = ramp_params[segment.ramp] if segment.ramp is not None else ()
+            carried = (carry,) if segment.takes_carry else ()
+            outputs = segment.call(*leading, *segment.constants, *carried, *inputs)
+            if segment.gives_carry:
+                carry = outputs[0]
+            if segment.gives_answer:
+                outputs[-1].copy_to_host_async()
+                answers.append(outputs[-1])
+        return answers
+
+
+class Programs:
+    """Compiles and keeps the programs of one model with its ramps. Thread-safe."""
+
+    def __init__(
+        self,
+        program: Program,
+        model: Model,
+        ramps: Iterable[Ramp] = (),
+        batch_sizes: Sequence[int] = (1, 2, 4, 8),
+    ) -> None:
+        """Trace the model at every batch shape; nothing is compiled yet.
+
+        Args:
+            program: The traced model.
+            model: Its description; names the mask that ramps pool with.
+            ramps: Trained ramps.
+            batch_sizes: Shapes to serve.
+
+        Raises:
+            ConfigError: If the batch sizes are not positive and distinct.
+            GraphError: If the model does not trace at one of them.
+        """
+        if not batch_sizes or min(batch_sizes) < 1 or len(set(batch_sizes)) != len(batch_sizes):
+            raise ConfigError(
+                f"batch sizes are {list(batch_sizes)}, expected distinct numbers of at least 1"
+            )
+        self.model = model
+        self.batch_sizes = tuple(sorted(batch_sizes))
+        self.ramps: Mapping[int, Ramp] = {ramp.site: ramp for ramp in ramps}
+        self.sites = program.sites
+        self.num_classes = program.num_classes
+        self.ramp_params: dict[int, tuple[jax.Array, ...]] = {
+            site: (jax.numpy.asarray(ramp.params["kernel"]), jax.numpy.asarray(ramp.params["bias"]))
+            for site, ramp in self.ramps.items()
+        }
+        self._programs = {batch: program.rebatch(batch) for batch in self.batch_sizes}
+        names = [spec.name for spec in model.inputs]
+        self._mask = names.index(model.mask) if model.mask is not None else None
+        self._executables: dict[tuple[str, ...], Any] = {}
+        self._atomic: dict[int, tuple[tuple[Segment, ...], Mapping[int, Segment]]] = {}
+        self._merged: dict[tuple[tuple[int, ...], int], Route] = {}
+        self._lock = threading.RLock()
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="apparate-compile")
+
+    @property
+    def num_compiled(self) -> int:
+        """How many different programs were compiled so far."""
+        return len(self._executables)
+
+    def warm_atomic(self, progress: Progress | None = None) -> None:
+        """Compile and run once every atomic stage and head at every batch shape."""
+        stops = (*range(len(self.sites)), None)
+        total = len(self.batch_sizes) * (len(stops) + len(self.ramps))
+        done = itertools.count(1)
+
+        def tell(what: str) -> None:
+            if progress is not None:
+                progress(next(done), total, what)
+
+        for batch in self.batch_sizes:
+            segments, heads = [], {}
+            for start, stop in itertools.pairwise((None, *stops)):
+                segments.append(self._segment(batch, start, stop, ramp=None))
+                tell(f"batch {batch}, stage {len(segments)}")
+            for site in self.ramps:
+                heads[site] = self._head(batch, site)
+                tell(f"batch {batch}, ramp {self.sites[site].name}")
+            self._atomic[batch] = (tuple(segments), heads)
+            self._run_once(self._atomic_route(tuple(self.ramps), batch))
+
+    def warm_merged(self, sites: Sequence[int], progress: Progress | None = None) -> None:
+        """Compile and run once the merged stages of a set of sites at every batch shape."""
+        chosen = self._checked(sites)
+        for done, batch in enumerate(self.batch_sizes, 1):
+            if (chosen, batch) not in self._merged:
+                bounds = itertools.pairwise((None, *chosen, None))
+                segments = [self._segment(batch, a, b, ramp=b) for a, b in bounds]
+                route = Route(chosen, batch, True, tuple(segments))
+                self._run_once(route)
+                self._merged[chosen, batch] = route
+            if progress is not None:
+                progress(done, len(self.batch_sizes), f"batch {batch}, {len(chosen) + 1} stages")
+
+    def prepare(self, sites: Sequence[int]) -> "Future[None]":
+        """Compile the merged stages of ``sites`` in the background."""
+        return self._background.submit(self.warm_merged, self._checked(sites))
+
+    def route(self, sites: tuple[int, ...], batch: int) -> Route:
+        """The programs to run now: merged where they are ready, else atomic.
+
+        Raises:
+            ConfigError: If neither was warmed, or a site has no trained ramp.
+        """
+        merged = self._merged.get((sites, batch))
+        return merged if merged is not None else self._atomic_route(self._checked(sites), batch)
+
+    def atomic_segments(self, batch: int) -> tuple[Segment, ...]:
+        """Every atomic stage, each followed by the head of its site's ramp."""
+        return self._atomic_route(tuple(sorted(self.ramps)), batch).segments
+
+    def close(self) -> None:
+        """Wait for the background compiler and end its thread."""
+        self._background.shutdown(wait=True, cancel_futures=True)
+
+    def example_inputs(self, batch: int) -> list[Any]:
+        """Inputs of the right shapes, for warming and measuring."""
+        return list(self.model.example_inputs(batch))
+
+    def _checked(self, sites: Sequence[int]) -> tuple[int, ...]:
+        chosen = tuple(int(s) for s in sites)
+        untrained = [s for s in chosen if s not in self.ramps]
+        if untrained or list(chosen) != sorted(set(chosen)):
+            raise ConfigError(
+                f"active sites {list(chosen)}: expected ascending sites with a trained ramp, "
+                f"which are {sorted(self.ramps)}"
+            )
+        return chosen
+
+    def _atomic_route(self, sites: tuple[int, ...], batch: int) -> Route:
+        if batch not in self._atomic:
+            raise ConfigError(
+                f"no programs for batch {batch} and sites {list(sites)}: call warm_atomic() or "
+                f"warm_merged() first (batch shapes: {list(self.batch_sizes)})"
+            )
+        stages, heads = self._atomic[batch]
+        segments: list[Segment] = []
+        for site, stage in enumerate(stages):
+            segments.append(stage)
+            if site in sites:
+                segments.append(heads[site])
+        return Route(sites, batch, False, tuple(segments))
+
+    def _run_once(self, route: Route) -> None:
+        answers = route.dispatch(self.ramp_params, self.example_inputs(route.batch))
+        jax.block_until_ready(answers)
+
+    def _answer(self, site: int, params: Sequence[Any], carry: Any, inputs: Sequence[Any]) -> Any:
+        mask = inputs[self._mask] if self._mask is not None else None
+        pooled = pool(self.ramps[site].kind, carry, mask)
+        return pack_answer(head_logits({"kernel": params[0], "bias": params[1]}, pooled))
+
+    def _segment(
+        self, batch: int, start: int | None, stop: int | None, ramp: int | None
+    ) -> Segment:
+        """Compile the stage between two sites, with the head of ``ramp`` (its end) fused in."""
+        program = self._programs[batch]
+        stage = program.stage(start, stop)
+        split = 2 if ramp is not None else 0
+
+        def run(*args: Any) -> tuple[Any, ...]:
+            out = _run_stage(stage, args[split:])
+            if stop is None:
+                return (pack_answer(out),)
+            if ramp is None:
+                return (out,)
+            inputs = args[len(args) - len(program.input_shapes) :]
+            return out, self._answer(ramp, args[:split], out, inputs)
+
+        leading = self.ramp_params[ramp] if ramp is not None else ()
+        carried = () if stage.carry is None else (stage.carry,)
+        call = self._compile(run, (*leading, *stage.constants, *carried, *program.input_shapes))
+        return Segment(
+            call=call,
+            constants=stage.constants,
+            takes_carry=stage.carry is not None,
+            gives_carry=stop is not None,
+            ramp=ramp,
+            gives_answer=stop is None or ramp is not None,
+        )
+
+    def _head(self, batch: int, site: int) -> Segment:
+        """Compile the head of one ramp alone, for routes of atomic stages."""
+        program = self._programs[batch]
+        where = program.sites[site]
+
+        def run(*args: Any) -> tuple[Any, ...]:
+            return (self._answer(site, args[:2], args[2], args[3:]),)
+
+        carry = jax.ShapeDtypeStruct(where.shape, where.dtype)
+        call = self._compile(run, (*self.ramp_params[site], carry, *program.input_shapes))
+        return Segment(call, (), True, False, site, True)
+
+    def _compile(self, run: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:
+        """Compile for the shapes of ``args``; programs of equal text are compiled once."""
+        specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
+        lowered = jax.jit(run, keep_unused=True).lower(*specs)
+        key = (lowered.as_text(), *map(str, specs))
+        with self._lock:
+            executable = self._executables.get(key)
+        if executable is None:
+            executable = lowered.compile()
+            with self._lock:
+                executable = self._executables.setdefault(key, executable)
+        return executable  # type: ignore[no-any-return]
+
+
+def _run_stage(stage: Stage, args: Sequence[Any]) -> Any:
+    """Evaluate a stage on flat arguments ``[*constants, [carry], *inputs]``."""
+    count = len(stage.constants)
+    first_input = count + (stage.carry is not None)
+    carry = args[count] if stage.carry is not None else None
+    return stage.body(args[:count], carry, *args[first_input:])[0]

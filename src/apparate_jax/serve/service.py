@@ -1,0 +1,136 @@
+"""A checkpoint brought to service: programs warmed, latency measured, ramps within their budget.
+
+The ramp budget is checked against measured latency: if the placed ramps slow an input that never
+exits by more than the budget, one fewer is placed, until they fit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from apparate_jax.checkpoint import Checkpoint
+from apparate_jax.control.controller import ControlConfig, make_controller
+from apparate_jax.core import BatchRecord, ExitPlan, Profile
+from apparate_jax.errors import ConfigError
+from apparate_jax.graph import trace
+from apparate_jax.ramps.placement import PlacementConfig, evenly
+from apparate_jax.serve.engine import Engine, EngineConfig, Observer
+from apparate_jax.serve.feedback import Feedback, OnDecision
+from apparate_jax.serve.profile import measure
+from apparate_jax.serve.programs import Programs, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """Everything that decides how a checkpoint is served.
+
+    Attributes:
+        batch_sizes: Batch shapes that are compiled and warmed.
+        engine: Limits of the engine.
+        control: Settings of the controller.
+        placement: Budgets of the ramps.
+    """
+
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+
+
+class Service(NamedTuple):
+    """Warmed programs with the measured profile of the ramps that are active at the start.
+
+    Attributes:
+        programs: Compiled programs.
+        profile: Of the active ramps, on this device.
+        config: What it was made with.
+    """
+
+    programs: Programs
+    profile: Profile
+    config: ServiceConfig
+
+    def vanilla(self, observer: Observer | None = None) -> Engine:
+        """The original model's engine: one program, nothing exits."""
+        return Engine(self.programs, self.config.engine, observer=observer)
+
+    def apparate(
+        self, observer: Observer | None = None, on_decision: OnDecision | None = None
+    ) -> tuple[Engine, Feedback]:
+        """An engine with early answers, and the feedback that tunes it (attach it after start)."""
+        sites = self.profile.sites
+        controller = make_controller(self.config.control, sites, self.savings_ms())
+        feedback = Feedback(controller, on_decision)
+
+        def observe(record: BatchRecord) -> None:
+            feedback.observe(record)
+            if observer is not None:
+                observer(record)
+
+        plan = ExitPlan.closed(sites)
+        engine = Engine(self.programs, self.config.engine, plan=plan, observer=observe)
+        return engine, feedback
+
+    def savings_ms(self) -> tuple[float, ...]:
+        """What an exit at each active ramp saves, at the smallest batch shape."""
+        savings = np.asarray(self.profile.shapes[0].savings_ms)
+        return tuple(np.minimum.accumulate(savings).tolist())
+
+
+def prepare(
+    checkpoint: Checkpoint,
+    config: ServiceConfig | None = None,
+    progress: Callable[[str], Progress] | None = None,
+) -> Service:
+    """Trace, compile, warm and measure; serving starts where this ends.
+
+    Args:
+        checkpoint: With trained ramps, unless only the original model is served.
+        config: Settings.
+        progress: ``progress(phase)`` gives the callback for that phase.
+
+    Raises:
+        ConfigError: The active sites have no ramps.
+        GraphError: The model does not trace, or its sites are not the checkpoint's.
+    """
+    config = config or ServiceConfig()
+    tell = progress or (lambda _: lambda done, total, what: None)
+    model = checkpoint.model
+    program = trace(model.apply, model.params, *model.example_inputs(config.batch_sizes[0]))
+    found = [site.name for site in program.sites]
+    if found != [site.name for site in checkpoint.sites]:
+        raise ConfigError(
+            f"the checkpoint has {len(checkpoint.sites)} sites, the model now has {len(found)} or "
+            "others: inject and train it again"
+        )
+    programs = Programs(program, model, checkpoint.ramps, config.batch_sizes)
+    programs.warm_atomic(tell("compiling stages"))
+    programs.warm_merged((), tell("compiling the original model"))
+    profile = _within_budget(programs, checkpoint.active, config, tell)
+    return Service(programs, profile, config)
+
+
+def _within_budget(
+    programs: Programs,
+    active: Sequence[int],
+    config: ServiceConfig,
+    tell: Callable[[str], Progress],
+) -> Profile:
+    """Measure the active ramps; while they cost more than the budget, place one fewer."""
+    sites = tuple(active)
+    while True:
+        programs.warm_merged(sites, tell(f"compiling {len(sites) + 1} merged stages"))
+        profile = measure(programs, sites, progress=tell(f"measuring {len(sites)} ramps"))
+        if not sites or overhead_frac(profile) <= config.placement.ramp_budget:
+            return profile
+        useful = [s for s in programs.sites if s.index in programs.ramps]
+        useful = [s for s in useful if s.depth <= config.placement.deepest]
+        fewer = evenly([s.depth for s in useful], len(sites) - 1)
+        sites = tuple(useful[i].index for i in fewer)
+
+
+def overhead_frac(profile: Profile) -> float:
+    """What the active ramps add to an input that never exits: the mean over batch shapes."""
+    return float(np.mean([shape.overhead_frac for shape in profile.shapes]))
