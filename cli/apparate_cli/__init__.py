@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line of apparate-jax: ``apparate inject | train-ramps | serve | bench | inspect``."""

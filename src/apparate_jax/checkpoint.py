@@ -212,8 +212,8 @@ def _verify_files(root: Path, manifest: Mapping[str, Any]) -> None:
             raise CheckpointError(f"the checkpoint {root} lacks {name}: inject and train again")
         if _fingerprint(path) != expected:
             raise CheckpointError(
-                f"{name} in the checkpoint {root} is damaged ({path.stat().st_size} bytes, expected "
-                f"{expected['bytes']}, or other content): inject and train again"
+                f"{name} in the checkpoint {root} is damaged ({path.stat().st_size} bytes, "
+                f"expected {expected['bytes']}, or other content): inject and train again"
             )
 
 

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Benchmarks: workloads, live runs of both systems, reports."""

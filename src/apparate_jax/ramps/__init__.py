@@ -1,12 +1,19 @@
 """Ramps: heads, placement under the budgets, training and calibration."""
 
+from apparate_jax.ramps.config import TrainConfig
 from apparate_jax.ramps.heads import HEAD_KINDS, HeadKind, Ramp, choose_kind
-from apparate_jax.ramps.placement import PlacementConfig, place
-from apparate_jax.ramps.train import TrainConfig, TrainedRamps, Validation, train_ramps
+from apparate_jax.ramps.placement import (
+    Placement,
+    PlacementConfig,
+    place,
+    place_by_validation,
+)
+from apparate_jax.ramps.train import TrainedRamps, Validation, train_ramps
 
 __all__ = [
     "HEAD_KINDS",
     "HeadKind",
+    "Placement",
     "PlacementConfig",
     "Ramp",
     "TrainConfig",
@@ -14,5 +21,6 @@ __all__ = [
     "Validation",
     "choose_kind",
     "place",
+    "place_by_validation",
     "train_ramps",
 ]

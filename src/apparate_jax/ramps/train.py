@@ -1,96 +1,80 @@
 """Train all ramps together against the frozen model's own answers.
 
-Targets are the original model's outputs, the backbone is frozen and nothing exits during training,
-so ramps are independent of one another and train together (Apparate, SOSP'24, section 3.1). Ramps
-whose features have the same width are one vmapped problem. Training stops when the loss on the
-validation part no longer falls; each ramp keeps its best parameters. Then a temperature per ramp
-is fitted there, since errors are compared with thresholds; it and the standardisation of features
-are folded into kernel and bias, so that serving does nothing more than one dense layer.
+Targets are the original model's outputs on the first part of the data; labels are never needed. The
+backbone is frozen and nothing exits during training, so ramps are independent of one another and
+train together (Apparate, SOSP'24, section 3.1). A share of that part is held out: it ends training
+early, fits a temperature per ramp (errors are compared with thresholds) and says how often each
+ramp agrees with the original model. Standardisation and temperature are folded into kernel and
+bias: serving does one dense layer.
+
+Sharp edges: the agreement is a little optimistic, since the same samples ended training.
+Neighbouring frames of a video are nearly equal: with ``split="random"`` there, agreement is
+measured on what was learnt; use ``split="last"``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Float32
 from numpy.typing import NDArray
 
 from apparate_jax.core import Model, Site
-from apparate_jax.errors import ConfigError, RampError
+from apparate_jax.errors import RampError
 from apparate_jax.graph import Program
-from apparate_jax.ramps.features import Features, Progress, collect
-from apparate_jax.ramps.heads import Ramp, choose_kind
+from apparate_jax.ramps.answer import answer_error
+from apparate_jax.ramps.calibrate import fit_temperatures
+from apparate_jax.ramps.config import AUTO, TrainConfig
+from apparate_jax.ramps.features import Features, Progress, check_inputs, collect_features
+from apparate_jax.ramps.fit import fit_heads, make_groups
+from apparate_jax.ramps.heads import HEAD_KINDS, Ramp, choose_kind
 
-MIN_SAMPLES = 50
+__all__ = ["TrainConfig", "TrainedRamps", "Validation", "fit_ramps", "head_kinds", "train_ramps"]
 
 
 @dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Settings of ramp training.
+class Validation:
+    """What ramps say about the held-out samples: V samples, R ramps.
 
     Attributes:
-        data_frac: Share of the data, from its start, that ramps are trained and validated on.
-        validation_frac: Share of that part that is kept for validation.
-        max_epochs: Passes over the training part at most.
-        patience: Epochs without a better validation loss before a ramp's training stops.
-        batch: Examples per step.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW.
-        seed: Of the split and the order.
+        sites: Indices of the ramps' sites, R of them.
+        rows: i64[V], which samples of the data.
+        errors: f32[V, R].
+        predictions: i32[V, R].
+        labels: i32[V], the original model's answers.
     """
 
-    data_frac: float = 0.1
-    validation_frac: float = 0.25
-    max_epochs: int = 60
-    patience: int = 8
-    batch: int = 128
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.data_frac <= 1.0 or not 0.0 < self.validation_frac < 1.0:
-            raise ConfigError(
-                f"data_frac is {self.data_frac} and validation_frac {self.validation_frac}, "
-                "expected 0..1"
-            )
-        if min(self.max_epochs, self.patience, self.batch) < 1 or self.learning_rate <= 0:
-            raise ConfigError(
-                f"max_epochs {self.max_epochs}, patience {self.patience}, batch {self.batch} and "
-                f"learning_rate {self.learning_rate} must be above 0"
-            )
-
-
-class Validation(NamedTuple):
-    """What the trained ramps do on the validation part, for placement and planning.
-
-    Attributes:
-        errors: f32[count, ramps].
-        agrees: bool[count, ramps].
-    """
-
+    sites: tuple[int, ...]
+    rows: NDArray[np.int64]
     errors: NDArray[np.float32]
-    agrees: NDArray[np.bool_]
+    predictions: NDArray[np.int32]
+    labels: NDArray[np.int32]
+
+    @property
+    def agrees(self) -> NDArray[np.bool_]:
+        """bool[V, R]: whether the ramp's answer is the original's."""
+        agrees: NDArray[np.bool_] = self.predictions == self.labels[:, None]
+        return agrees
 
 
-class TrainedRamps(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TrainedRamps:
     """Ramps for every site that a head kind fits.
 
     Attributes:
         ramps: Ascending by site.
-        validation: Their errors and agreement on the validation part, columns as ``ramps``.
-        samples: How many examples ramps were trained on, validation excluded.
-        epochs: Passes that were made.
+        validation: Errors and predictions on the held-out samples, columns as ``ramps``.
+        losses: f32[epochs, 2, ramps], divergence from the original (nats) in training and
+            validation.
+        samples: How many samples ramps were trained on, without the held-out ones.
     """
 
     ramps: tuple[Ramp, ...]
     validation: Validation
+    losses: NDArray[np.float32]
     samples: int
-    epochs: int
 
 
 def train_ramps(
@@ -98,203 +82,132 @@ def train_ramps(
     model: Model,
     inputs: Sequence[NDArray[Any]],
     config: TrainConfig | None = None,
-    *,
     progress: Progress | None = None,
-    on_epoch: Callable[[int, float], None] | None = None,
 ) -> TrainedRamps:
-    """Train a ramp at every site, on the model's own answers to unlabelled data.
+    """Train and calibrate a ramp for every site, on the model's own answers to unlabelled data.
 
     Args:
         program: The traced model.
-        model: Its description.
-        inputs: Arrays ``[count, ...]`` in the model's order; the first ``data_frac`` is used.
+        model: Its description: mask and pooling.
+        inputs: Arrays ``[samples, ...]``, one per model input; the first ``config.data_frac`` of
+            the samples is used.
         config: Settings.
-        progress: Called with examples done and in total, during the pass of the frozen model.
-        on_epoch: Called with the epoch and the mean validation loss.
+        progress: ``progress(done, total, what)``, for the pass of the model and for training.
 
     Raises:
-        RampError: Too few samples, an original model that gives one answer only, or no site that a
-            head kind fits.
-        NumericsError: The model's logits are not finite.
+        RampError: Too few samples, answers of one class only, no site that a head kind fits, or
+            more features than the memory that they may take.
+        DataError: Arrays that do not fit the model.
+        NumericsError: The model's logits or values are not finite; says for which rows.
+
+    References:
+        Apparate (SOSP'24), section 3.1.
     """
     config = config or TrainConfig()
-    kinds = {s.index: kind for s in program.sites if (kind := choose_kind(s, model)) is not None}
-    if not kinds:
-        shapes = [list(s.shape) for s in program.sites]
-        raise RampError(f"no head kind fits any site (shapes {shapes}): add one to HEAD_KINDS")
-    count = round(len(inputs[0]) * config.data_frac) if inputs else 0
-    if count < MIN_SAMPLES:
+    kinds = head_kinds(program.sites, model, config.kind)
+    total = check_inputs(program, inputs)
+    count = round(total * config.data_frac)
+    if count < config.min_samples:
         raise RampError(
-            f"{config.data_frac:.0%} of {len(inputs[0]) if inputs else 0} examples are {count}, "
-            f"expected at least {MIN_SAMPLES}: give more data or a larger share of it"
+            f"{config.data_frac:.0%} of {total} samples are {count}, expected at least "
+            f"{config.min_samples} to train ramps on: give more data or a larger share of it "
+            "(data_frac)"
         )
-    features = collect(program, model, kinds, [x[:count] for x in inputs], progress=progress)
-    return fit_ramps(features, program.sites, config, on_epoch)
+    features = collect_features(
+        program,
+        model,
+        [x[:count] for x in inputs],
+        kinds,
+        batch_size=config.batch_size,
+        max_bytes=config.max_cache_bytes,
+        progress=progress,
+    )
+    return fit_ramps(features, program.sites, config, progress)
+
+
+def head_kinds(sites: Sequence[Site], model: Model, kind: str = AUTO) -> dict[int, str]:
+    """The head kind of every site that gets a ramp, by site index.
+
+    Args:
+        sites: The program's sites.
+        model: Its description: mask and pooling.
+        kind: One kind wherever it fits, or ``"auto"``.
+
+    Raises:
+        RampError: If there is none.
+    """
+    found: dict[int, str] = {}
+    for site in sites:
+        name = choose_kind(site, model) if kind == AUTO else kind
+        if name is not None and HEAD_KINDS[name].fits(site.shape):
+            found[site.index] = name
+    if not found:
+        shapes = sorted({site.shape for site in sites})
+        raise RampError(
+            f"no head kind fits any of {len(sites)} sites (kind {kind!r}, shapes {shapes}): add "
+            f"one to HEAD_KINDS, or use kind {AUTO!r}"
+        )
+    return found
 
 
 def fit_ramps(
     features: Features,
     sites: Sequence[Site],
     config: TrainConfig,
-    on_epoch: Callable[[int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> TrainedRamps:
-    """Train, calibrate and fold ramps on cached features."""
-    answers = features.logits.argmax(axis=1)
-    if len(np.unique(answers)) < 2:
+    """Train, calibrate and fold ramps on cached features.
+
+    Args:
+        features: Of all samples, held-out ones included.
+        sites: The program's sites.
+        config: Settings.
+        progress: Called after each epoch.
+
+    Raises:
+        RampError: The original model gives one answer only.
+    """
+    answers = features.logits.argmax(axis=1).astype(np.int32)
+    if (answers == answers[0]).all():
         raise RampError(
-            f"the model gives class {answers[0]} for all {len(answers)} examples: ramps cannot "
+            f"the model gives class {answers[0]} for all {len(answers)} samples: ramps cannot "
             "learn from that, give data on which its answers differ"
         )
-    order = np.random.default_rng(config.seed).permutation(len(answers))
-    held = max(1, round(len(order) * config.validation_frac))
-    valid, train = order[:held], order[held:]
-    by_width: dict[int, list[int]] = {}
-    for i, values in enumerate(features.pooled):
-        by_width.setdefault(values.shape[1], []).append(i)
-    trained: dict[int, Ramp] = {}
-    columns: dict[int, tuple[Any, Any]] = {}
-    epochs = 0
-    for members in by_width.values():
-        stacked = np.stack([features.pooled[i] for i in members])
-        fitted = _fit_group(stacked, features.logits, train, valid, config, on_epoch)
-        epochs = max(epochs, fitted.epochs)
-        logits = fitted.apply(stacked[:, valid])
-        for row, i in enumerate(members):
-            error = 1.0 - np.asarray(jax.nn.softmax(logits[row], axis=-1)).max(axis=-1)
-            agree = np.asarray(logits[row]).argmax(axis=-1) == answers[valid]
-            columns[i] = error.astype(np.float32), agree
-            trained[i] = Ramp(
-                site=features.sites[i],
-                name=sites[features.sites[i]].name,
-                kind=features.kinds[i],
-                params={"kernel": fitted.kernel[row], "bias": fitted.bias[row]},
-                agreement=float(agree.mean()),
-                temperature=float(fitted.temperature[row]),
-            )
-    everyone = range(len(features.pooled))
+    train, valid = _split(len(answers), config)
+    targets = np.asarray(jax.nn.softmax(jnp.asarray(features.logits), axis=-1))
+    if not config.soft_targets:
+        targets = np.eye(targets.shape[1], dtype=np.float32)[answers]
+    groups = make_groups(features.pooled, train, valid)
+    fitted = fit_heads(groups, targets[train], targets[valid], config, progress)
+    temperatures = fit_temperatures(fitted.valid_logits, jnp.asarray(answers[valid]))
+    logits = fitted.valid_logits / temperatures[:, None, None]
     validation = Validation(
-        np.stack([columns[i][0] for i in everyone], axis=1),
-        np.stack([columns[i][1] for i in everyone], axis=1),
+        sites=features.sites,
+        rows=valid,
+        errors=np.asarray(answer_error(logits)).T.copy(),
+        predictions=np.asarray(logits.argmax(axis=-1), np.int32).T.copy(),
+        labels=answers[valid],
     )
-    return TrainedRamps(tuple(trained[i] for i in everyone), validation, len(train), epochs)
-
-
-class _Fitted(NamedTuple):
-    kernel: Float32[Array, "ramps width classes"]
-    bias: Float32[Array, "ramps classes"]
-    temperature: Float32[Array, " ramps"]
-    epochs: int
-
-    def apply(self, pooled: NDArray[np.float32]) -> jax.Array:
-        """Calibrated logits f32[ramps, count, classes] of raw features."""
-        return jnp.einsum("rnw,rwc->rnc", pooled, self.kernel) + self.bias[:, None]
-
-
-def soft_loss(
-    logits: Float[Array, "*n classes"], targets: Float[Array, "*n classes"]
-) -> Float[Array, "*n"]:
-    """Cross entropy against the original model's probabilities (distillation)."""
-    return -(targets * jax.nn.log_softmax(logits, axis=-1)).sum(axis=-1)
-
-
-def _fit_group(
-    pooled: NDArray[np.float32],
-    logits: NDArray[np.float32],
-    train: NDArray[np.int64],
-    valid: NDArray[np.int64],
-    config: TrainConfig,
-    on_epoch: Callable[[int, float], None] | None,
-) -> _Fitted:
-    """Ramps of one width: standardise, train with early stop, calibrate, fold."""
-    mean = pooled[:, train].mean(axis=1, keepdims=True)
-    scale = pooled[:, train].std(axis=1, keepdims=True) + 1e-6
-    x = jnp.asarray((pooled - mean) / scale)
-    targets = jax.nn.softmax(jnp.asarray(logits), axis=-1)
-    best, epochs = _descend(
-        x[:, train], targets[train], x[:, valid], targets[valid], config, on_epoch
-    )
-    raw = jnp.einsum("rnw,rwc->rnc", x[:, valid], best["kernel"]) + best["bias"][:, None]
-    temperature = fit_temperature(raw, jnp.argmax(targets[valid], axis=-1))
-    kernel = best["kernel"] / scale[:, 0, :, None] / temperature[:, None, None]
-    shift = jnp.einsum("rw,rwc->rc", mean[:, 0], kernel)
-    bias = best["bias"] / temperature[:, None] - shift
-    return _Fitted(kernel, bias, temperature, epochs)
-
-
-def _descend(
-    x: jax.Array,
-    targets: jax.Array,
-    x_valid: jax.Array,
-    targets_valid: jax.Array,
-    config: TrainConfig,
-    on_epoch: Callable[[int, float], None] | None,
-) -> tuple[dict[str, jax.Array], int]:
-    """AdamW on all ramps at once; the best parameters of each, by validation loss."""
-    ramps, count, width = x.shape
-    params = {
-        "kernel": jnp.zeros((ramps, width, targets.shape[1])),
-        "bias": jnp.zeros((ramps, targets.shape[1])),
-    }
-    optimiser = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
-
-    def losses(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        scores = jnp.einsum("rnw,rwc->rnc", x, params["kernel"]) + params["bias"][:, None]
-        return soft_loss(scores, y[None]).mean(axis=1)
-
-    @jax.jit
-    def epoch(params: Any, state: Any, order: jax.Array) -> Any:
-        def step(carry: Any, rows: jax.Array) -> Any:
-            params, state = carry
-            grads = jax.grad(lambda p: losses(p, x[:, rows], targets[rows]).sum())(params)
-            updates, state = optimiser.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        (params, state), _ = jax.lax.scan(step, (params, state), order)
-        return params, state, losses(params, x_valid, targets_valid)
-
-    rng = np.random.default_rng(config.seed)
-    size = min(config.batch, count)
-    state = optimiser.init(params)
-    best, lowest = params, np.full(ramps, np.inf)
-    waited, done = np.zeros(ramps, int), 0
-    while done < config.max_epochs and (waited < config.patience).any():
-        order = rng.permutation(count)[: count // size * size].reshape(-1, size)
-        params, state, loss = epoch(params, state, jnp.asarray(order))
-        done += 1
-        better = np.asarray(loss) < lowest
-        lowest = np.where(better, loss, lowest)
-        waited = np.where(better, 0, waited + 1)
-        best = jax.tree.map(
-            lambda new, old: jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old),  # noqa: B023
-            params,
-            best,
+    params = fitted.folded(temperatures)
+    agreement = validation.agrees.mean(axis=0)
+    ramps = tuple(
+        Ramp(
+            site=site,
+            name=sites[site].name,
+            kind=features.kinds[r],
+            params=params[r],
+            agreement=float(agreement[r]),
+            temperature=float(temperatures[r]),
         )
-        if on_epoch is not None:
-            on_epoch(done, float(lowest.mean()))
-    return best, done
+        for r, site in enumerate(features.sites)
+    )
+    return TrainedRamps(ramps, validation, fitted.losses, len(train))
 
 
-def fit_temperature(
-    logits: Float[Array, "ramps n classes"], labels: Array, steps: int = 40
-) -> Float32[Array, " ramps"]:
-    """The temperature per ramp that makes its probabilities honest on the given labels.
-
-    Minimises the negative log-likelihood over temperatures from 1/8 to 8 by golden-section search
-    on their logarithm (Guo et al., 2017, arXiv 1706.04599).
-    """
-    ratio = (5**0.5 - 1) / 2
-
-    def loss(log_t: jax.Array) -> jax.Array:
-        scaled = jax.nn.log_softmax(logits / jnp.exp(log_t)[:, None, None], axis=-1)
-        picked = jnp.take_along_axis(scaled, labels[None, :, None], axis=-1)
-        return -picked.mean(axis=(1, 2))
-
-    def narrow(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        lower = loss(left) < loss(right)
-        return jnp.where(lower, low, left), jnp.where(lower, right, high)
-
-    edge = jnp.full(logits.shape[0], jnp.log(8.0))
-    low, high = jax.lax.fori_loop(0, steps, narrow, (-edge, edge))
-    return jnp.exp((low + high) / 2)
+def _split(count: int, config: TrainConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the training and of the held-out part, ascending."""
+    held = min(max(1, round(count * config.validation_frac)), count - 1)
+    if config.split == "last":
+        return np.arange(count - held), np.arange(count - held, count)
+    order = np.random.default_rng(config.seed).permutation(count)
+    return np.sort(order[held:]), np.sort(order[:held])

@@ -6,7 +6,7 @@ batch is formed is a pure function of what waits, shared with the simulator.
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +56,14 @@ def batch_shape(waiting: int, batch_sizes: Sequence[int]) -> tuple[int, int]:
 class RequestQueue:
     """Bounded first-in first-out queue between submitters and the dispatcher."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, on_drop: Callable[[int], None] = lambda _: None) -> None:
+        """Make an empty queue.
+
+        Args:
+            limit: Requests that may wait.
+            on_drop: Called with the number of cancelled requests that were dropped.
+        """
+        self._on_drop = on_drop
         self._waiting: deque[Request] = deque()
         self._limit = limit
         self._closed = False
@@ -98,6 +105,8 @@ class RequestQueue:
                 count, _ = batch_shape(len(self._waiting), batch_sizes)
                 taken = [self._waiting.popleft() for _ in range(count)]
             alive = [r for r in taken if r.future.set_running_or_notify_cancel()]
+            if len(alive) < count:
+                self._on_drop(count - len(alive))
             if alive:
                 return alive, batch_shape(len(alive), batch_sizes)[1]
 

@@ -25,7 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.core import FINAL, Answer, BatchRecord, ExitPlan, Model, Site
-from apparate_jax.errors import ConfigError, EngineClosedError, NumericsError, RequestError
+from apparate_jax.errors import (
+    ApparateError,
+    ConfigError,
+    EngineClosedError,
+    NumericsError,
+    RequestError,
+)
 from apparate_jax.ramps.answer import unpack_answer
 from apparate_jax.serve.batching import Request, RequestQueue
 from apparate_jax.serve.programs import Programs
@@ -103,9 +109,11 @@ class Engine:
         self._plan = plan or ExitPlan()
         self._observer = observer
         self._clock = clock
-        self._queue = RequestQueue(self._config.queue_size)
+        self._queue = RequestQueue(self._config.queue_size, self._leave)
         self._slots = threading.Semaphore(self._config.max_in_flight)
         self._in_flight: queue.SimpleQueue[_InFlight | None] = queue.SimpleQueue()
+        self._open = 0
+        self._idle = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
         names = [spec.name for spec in self.model.inputs]
@@ -205,18 +213,40 @@ class Engine:
         request = Request(
             self._checked_inputs(inputs), self._clock() if arrived_s is None else arrived_s, exact
         )
-        self._queue.put(request)
+        with self._idle:
+            self._open += 1
+        try:
+            self._queue.put(request)
+        except ApparateError:
+            self._leave(1)
+            raise
         return request.future
+
+    def wait_idle(self, timeout_s: float = 60.0) -> bool:
+        """Wait until every accepted request has run to its end, not only been answered."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._open == 0, timeout_s)
+
+    def _leave(self, count: int) -> None:
+        with self._idle:
+            self._open -= count
+            if self._open == 0:
+                self._idle.notify_all()
 
     def close(self, *, drain: bool = True, timeout_s: float = 60.0) -> None:
         """Stop. With ``drain`` what was accepted is answered first, else it gets an error."""
         self._queue.close()
         if not drain or not self._threads:
-            self._fail(self._queue.drain(), EngineClosedError("the engine was closed"))
+            self._refuse_waiting()
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._fail(self._queue.drain(), EngineClosedError("the engine was closed"))
+        self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        waiting = self._queue.drain()
+        self._fail(waiting, EngineClosedError("the engine was closed before this was answered"))
+        self._leave(len(waiting))
 
     def _checked_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         if len(inputs) != len(self._specs):
@@ -246,6 +276,7 @@ class Engine:
                 self._in_flight.put(self._dispatch(requests, shape))
             except Exception as error:
                 self._fail(requests, error)
+                self._leave(len(requests))
                 self._slots.release()
 
     def _dispatch(self, requests: list[Request], shape: int) -> _InFlight:
@@ -265,6 +296,7 @@ class Engine:
                 waiting = [r for r in batch.requests if not r.future.done()]
                 self._fail(waiting, error)
             finally:
+                self._leave(len(batch.requests))
                 self._slots.release()
 
     def _release(self, batch: _InFlight) -> None:

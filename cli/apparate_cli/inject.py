@@ -1,0 +1,72 @@
+"""``apparate inject``: find the places for ramps in a model and start a checkpoint."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from apparate_cli import options
+from apparate_cli.output import Output, phases, stderr
+from apparate_cli.sites import sites_json, sites_table
+from apparate_jax.checkpoint import Checkpoint, save_checkpoint
+from apparate_jax.graph import trace
+from apparate_jax.models import load_model
+
+TRACE_BATCH = 2
+
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Directory with config.json and safetensors (or a LoRA adapter), "
+        "package.module:factory, or a name of the zoo.",
+    ),
+]
+Base = Annotated[
+    str | None, typer.Option(help="Directory of an adapter's base model, if it is not installed.")
+]
+SeqLen = Annotated[int | None, typer.Option(help="Length that token inputs are padded or cut to.")]
+Classes = Annotated[int | None, typer.Option(help="Classes of a zoo model.")]
+
+
+def model_options(seq_len: int | None, classes: int | None) -> dict[str, Any]:
+    """Settings of the model that were given."""
+    given = {"seq_len": seq_len, "classes": classes}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def inject(
+    model: Reference,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint directory to make.")],
+    base: Base = None,
+    seq_len: SeqLen = None,
+    classes: Classes = None,
+    json: options.Json = None,
+) -> None:
+    """Find the cut vertices of a model, unmodified, and write a checkpoint with its sites.
+
+    Example: apparate inject checkpoints/minilm-l6-imdb -o runs/demo/checkpoint
+    """
+    output = Output(json)
+    with phases() as phase:
+        step = phase("loading, tracing and saving the model")
+        loaded = load_model(model, base=base, **model_options(seq_len, classes))
+        step(1, 3, "loaded")
+        program = trace(loaded.apply, loaded.params, *loaded.example_inputs(TRACE_BATCH))
+        step(2, 3, "traced")
+        save_checkpoint(out, Checkpoint(loaded, program.sites))
+        step(3, 3, "saved")
+    if loaded.source.get("random_weights"):
+        stderr().print(
+            f"WARNING: {loaded.name} has random weights: its answers mean nothing", style="bold red"
+        )
+    output.show(sites_table(f"{loaded.name}: {len(program.sites)} sites", program.sites))
+    output.show(f"checkpoint in {out}; next: apparate train-ramps {out} --data ...")
+    output.write(
+        {
+            "model": loaded.name,
+            "checkpoint": str(out),
+            "cut_vertices": program.num_cut_vertices,
+            "sites": sites_json(program.sites),
+        }
+    )

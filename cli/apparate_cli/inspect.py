@@ -1,0 +1,47 @@
+"""``apparate inspect``: the sites of a model or checkpoint, and the ramps on them."""
+
+from typing import Annotated
+
+import typer
+
+from apparate_cli import options
+from apparate_cli.inject import TRACE_BATCH, Base, Classes, SeqLen, model_options
+from apparate_cli.output import Output
+from apparate_cli.sites import sites_json, sites_table
+from apparate_jax.checkpoint import is_checkpoint, load_checkpoint
+from apparate_jax.graph import trace
+from apparate_jax.models import load_model
+
+
+def inspect(
+    what: Annotated[str, typer.Argument(metavar="MODEL|CKPT", help="A model or a checkpoint.")],
+    base: Base = None,
+    seq_len: SeqLen = None,
+    classes: Classes = None,
+    json: options.Json = None,
+) -> None:
+    """Show where ramps can be: name, depth, shape, cost; for a checkpoint also its ramps.
+
+    Example: apparate inspect runs/demo/checkpoint --json -
+    """
+    output = Output(json)
+    if is_checkpoint(what):
+        found = load_checkpoint(what)
+        model, sites, ramps, active = found.model, found.sites, found.ramps, found.active
+        training = found.training
+    else:
+        model = load_model(what, base=base, **model_options(seq_len, classes))
+        program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
+        sites, ramps, active, training = program.sites, (), (), None
+    output.show(sites_table(f"{model.name}: {len(sites)} sites", sites, ramps, active))
+    output.write(
+        {
+            "model": model.name,
+            "inputs": [
+                {"name": s.name, "shape": list(s.shape), "dtype": s.dtype} for s in model.inputs
+            ],
+            "labels": list(model.labels),
+            "training": training,
+            "sites": sites_json(sites, ramps, active),
+        }
+    )

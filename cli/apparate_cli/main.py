@@ -1,0 +1,57 @@
+"""Assembles the commands. ``run`` is the entry point: one line per error, exit status 0, 1 or 2."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from apparate_cli import bench, errors
+from apparate_cli.inject import inject
+from apparate_cli.inspect import inspect
+from apparate_cli.output import stderr
+from apparate_cli.serve import serve
+from apparate_cli.train_ramps import train
+from apparate_jax.serve.cache import enable_compilation_cache
+
+app = typer.Typer(
+    name="apparate",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Serve any Flax or JAX classifier with early answers.",
+)
+app.command("inject")(inject)
+app.command("train-ramps")(train)
+app.command("serve")(serve)
+app.add_typer(bench.app, name="bench")
+app.command("inspect")(inspect)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("apparate-jax"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Serve any Flax or JAX classifier with early answers."""
+    del show_version
+    enable_compilation_cache()
+
+
+def run() -> None:
+    """Entry point of ``apparate``."""
+    try:
+        app()
+    except BaseException as error:
+        message = None if isinstance(error, SystemExit) else errors.explain(error)
+        if message is None or errors.debugging():
+            raise
+        stderr().print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,69 @@
+"""Options that several commands share. Defaults come from the configurations of the library."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apparate_jax.control.controller import ControlConfig
+from apparate_jax.errors import ConfigError
+from apparate_jax.ramps.placement import PlacementConfig
+from apparate_jax.serve.service import ServiceConfig
+
+CONTROL = ControlConfig()
+PLACEMENT = PlacementConfig()
+SERVICE = ServiceConfig()
+BATCH_SIZES = ",".join(map(str, SERVICE.batch_sizes))
+
+Json = Annotated[
+    str | None,
+    typer.Option("--json", metavar="PATH", help="Write the result as JSON; - for standard output."),
+]
+CheckpointPath = Annotated[
+    Path, typer.Argument(metavar="CKPT", help="Checkpoint directory, made by apparate inject.")
+]
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data", help="Data: .csv, .jsonl or .parquet with a text column, or .npz by input name."
+    ),
+]
+TextColumn = Annotated[str, typer.Option(help="Column of texts.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of labels, used if it is there.")]
+Limit = Annotated[int | None, typer.Option(help="Use at most this many rows.")]
+Accuracy = Annotated[
+    float, typer.Option(help="Share of answers that must equal the original model's.")
+]
+RampBudget = Annotated[
+    float,
+    typer.Option(help="What ramps may add to the worst-case latency, as a share; measured."),
+]
+BatchSizes = Annotated[
+    str, typer.Option(help="Batch shapes to compile and serve, comma-separated.")
+]
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Batch shapes from ``1,2,4``.
+
+    Raises:
+        ConfigError: If they are no distinct positive numbers.
+    """
+    try:
+        sizes = tuple(sorted(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise ConfigError(f"batch sizes are {text!r}, expected numbers like 1,2,4,8") from error
+    if not sizes or sizes[0] < 1 or len(set(sizes)) != len(sizes):
+        raise ConfigError(f"batch sizes are {text!r}, expected distinct numbers of at least 1")
+    return sizes
+
+
+def service_config(
+    accuracy: float, ramp_budget: float, batch_sizes: str, method: str
+) -> ServiceConfig:
+    """The service's configuration from what was typed."""
+    return ServiceConfig(
+        batch_sizes=parse_sizes(batch_sizes),
+        control=ControlConfig(accuracy=accuracy, method=method),  # type: ignore[arg-type]
+        placement=PlacementConfig(ramp_budget=ramp_budget),
+    )

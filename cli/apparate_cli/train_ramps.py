@@ -1,0 +1,80 @@
+"""``apparate train-ramps``: train a ramp at every site of a checkpoint."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from apparate_cli import options
+from apparate_cli.inject import TRACE_BATCH
+from apparate_cli.output import Output, Step, phases
+from apparate_cli.sites import sites_json, sites_table
+from apparate_jax.checkpoint import load_checkpoint, save_checkpoint
+from apparate_jax.data import load_data
+from apparate_jax.graph import trace
+from apparate_jax.ramps import PlacementConfig, TrainConfig, place, train_ramps
+
+TRAIN = TrainConfig()
+
+
+def train(
+    checkpoint: options.CheckpointPath,
+    data: options.Data,
+    data_frac: Annotated[
+        float, typer.Option(help="Share of the data, from its start, to train ramps on.")
+    ] = TRAIN.data_frac,
+    max_ramps: Annotated[
+        int, typer.Option(help="Ramps that are active at the start, at most.")
+    ] = options.PLACEMENT.max_ramps,
+    kind: Annotated[
+        str, typer.Option(help="Head kind of every ramp; auto follows the model's own pooling.")
+    ] = TRAIN.kind,
+    seed: Annotated[int, typer.Option(help="Of the split and the order.")] = TRAIN.seed,
+    text_column: options.TextColumn = "text",
+    label_column: options.LabelColumn = "label",
+    limit: options.Limit = None,
+    json: options.Json = None,
+) -> None:
+    """Train ramps on the frozen model's own answers to your data; labels are not needed.
+
+    Example: apparate train-ramps runs/demo/checkpoint --data reviews.csv --data-frac 1
+    """
+    output = Output(json)
+    config = TrainConfig(data_frac=data_frac, kind=kind, seed=seed)
+    placement = PlacementConfig(max_ramps=max_ramps)
+    with phases() as phase:
+        loaded = load_checkpoint(checkpoint)
+        model = loaded.model
+        examples = load_data(
+            data, model, text_column=text_column, label_column=label_column, limit=limit
+        )
+        program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
+        steps: dict[str, Step] = {}
+
+        def progress(done: int, total: int, what: str) -> None:
+            steps.setdefault(what, phase(what))(done, total, what)
+
+        trained = train_ramps(program, model, examples.inputs, config, progress)
+    sites = [program.sites[ramp.site] for ramp in trained.ramps]
+    active = place(sites, [ramp.num_bytes for ramp in trained.ramps], placement)
+    facts = {
+        "data": examples.name,
+        "examples": trained.samples,
+        "validation_examples": len(trained.validation.labels),
+    }
+    done = replace(loaded, ramps=trained.ramps, active=active, training=facts)
+    save_checkpoint(checkpoint, done)
+    title = f"{model.name}: {len(trained.ramps)} ramps, trained on {trained.samples} examples"
+    output.show(sites_table(title, program.sites, trained.ramps, active))
+    output.show(
+        f"next: apparate serve {checkpoint}, or apparate bench live {checkpoint} --data ..."
+    )
+    output.write(
+        {
+            "model": model.name,
+            "checkpoint": str(checkpoint),
+            "training": facts,
+            "active": list(active),
+            "sites": sites_json(program.sites, trained.ramps, active),
+        }
+    )

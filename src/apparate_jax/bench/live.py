@@ -1,0 +1,286 @@
+"""The live benchmark: the original model and the one with early answers, in one run.
+
+Both are the same engine on the same warmed programs, take the same inputs at the same arrival
+times, in turn, over several rounds. Throughput is measured apart, with a queue that is never
+empty; latency at a stated share of the original's measured throughput, open loop: from the moment a
+request was meant to arrive to the moment its answer was there.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apparate_jax.bench.workload import Times, arrivals, at_rate
+from apparate_jax.control.controller import Info
+from apparate_jax.core import BatchRecord, ExitPlan
+from apparate_jax.data.dataset import Dataset
+from apparate_jax.errors import ConfigError
+from apparate_jax.serve.engine import Engine
+from apparate_jax.serve.service import Service
+
+SYSTEMS = ("vanilla", "apparate")
+OnPhase = Callable[[str, int, int], None]
+"""``on_phase(what, done, total)``: called as requests are sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveConfig:
+    """Settings of the live benchmark.
+
+    Attributes:
+        load_frac: Mean arrival rate, as a share of the original's measured throughput.
+        arrivals: ``"poisson"`` or ``"fixed"``; not used with a trace.
+        rounds: How often both systems take their turn.
+        round_s: Length of one round of arrivals.
+        saturation_s: Length of one measurement of throughput.
+        outstanding: Requests that are kept waiting while throughput is measured.
+        seed: Of arrivals.
+    """
+
+    load_frac: float = 0.4
+    arrivals: str = "poisson"
+    rounds: int = 3
+    round_s: float = 15.0
+    saturation_s: float = 4.0
+    outstanding: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.load_frac <= 4.0:
+            raise ConfigError(f"load_frac is {self.load_frac}, expected above 0 and at most 4")
+        if min(self.rounds, self.outstanding) < 1 or min(self.round_s, self.saturation_s) <= 0:
+            raise ConfigError(
+                f"rounds {self.rounds}, outstanding {self.outstanding}, round_s {self.round_s} and "
+                f"saturation_s {self.saturation_s} must be above 0"
+            )
+
+
+class Answers(NamedTuple):
+    """What happened to the requests of one system in one phase, in order of completion.
+
+    Attributes:
+        latency_ms: f64[n].
+        exits: i32[n], position of the ramp that answered, R for the original model.
+        right: bool[n], whether the answer equals the original's.
+        shape: i32[n], batch shape that each was part of.
+        arrived_s: f64[n].
+    """
+
+    latency_ms: NDArray[np.float64]
+    exits: NDArray[np.int32]
+    right: NDArray[np.bool_]
+    shape: NDArray[np.int32]
+    arrived_s: NDArray[np.float64]
+
+
+class Round(NamedTuple):
+    """One round: the same arrivals to both systems.
+
+    Attributes:
+        throughput_rps: Per system, with a queue that is never empty.
+        answers: Per system, at the stated load.
+        first_input: Row of the data set that the round began with.
+        order: Which system went first.
+    """
+
+    throughput_rps: dict[str, float]
+    answers: dict[str, Answers]
+    first_input: int
+    order: tuple[str, ...]
+
+
+class LiveResult(NamedTuple):
+    """Everything that a report is made of.
+
+    Attributes:
+        rounds: The measurements.
+        rate_rps: Mean arrival rate.
+        plan: The plan in force at the end.
+        decisions: How often the controller changed the plan, and which ramps it stopped.
+        saturated: Answers of the early-answer engine while throughput was measured.
+    """
+
+    rounds: tuple[Round, ...]
+    rate_rps: float
+    plan: ExitPlan
+    decisions: "Decisions"
+    saturated: Answers
+
+
+@dataclass(slots=True)
+class Decisions:
+    """Counts of what the controller did."""
+
+    tunings: int = 0
+    stops: int = 0
+
+    def count(self, plan: ExitPlan, info: Info) -> None:
+        """Take note of one decision."""
+        del plan
+        self.tunings += info.tuning is not None
+        self.stops += len(info.stopped)
+
+
+@dataclass(slots=True)
+class _Recorder:
+    """Collects batch records; the engine calls it on its releaser thread."""
+
+    records: list[BatchRecord] = field(default_factory=list)
+
+    def __call__(self, record: BatchRecord) -> None:
+        self.records.append(record)
+
+    def take(self) -> Answers:
+        """What was recorded since the last call."""
+        records, self.records = self.records, []
+        return _answers(records)
+
+
+def run_live(
+    service: Service,
+    data: Dataset,
+    config: LiveConfig | None = None,
+    *,
+    trace: Times | None = None,
+    on_phase: OnPhase | None = None,
+) -> LiveResult:
+    """Measure both systems, alternating.
+
+    Args:
+        service: Warmed programs and profile.
+        data: Inputs; used in order, from the start again when they run out.
+        config: Settings.
+        trace: Arrival times to use instead of drawn ones, brought to the rate.
+        on_phase: Progress.
+    """
+    config = config or LiveConfig()
+    recorders = {name: _Recorder() for name in SYSTEMS}
+    decisions = Decisions()
+    vanilla = service.vanilla(recorders["vanilla"])
+    early, feedback = service.apparate(recorders["apparate"], decisions.count)
+    engines = {"vanilla": vanilla.start(), "apparate": early.start()}
+    feedback.attach(early)
+    driver = _Driver(engines, recorders, data, config, on_phase or (lambda *_: None))
+    try:
+        throughput = driver.saturate()
+        saturated = driver.saturated
+        capacity = float(np.median([t["vanilla"] for t in throughput]))
+        rate = config.load_frac * capacity
+        rounds = tuple(
+            driver.one_round(i, rate, trace, throughput[i]) for i in range(config.rounds)
+        )
+        return LiveResult(rounds, rate, early.plan, decisions, saturated)
+    finally:
+        for engine in engines.values():
+            engine.close()
+        feedback.close()
+
+
+@dataclass(slots=True)
+class _Driver:
+    """Sends requests to both engines."""
+
+    engines: dict[str, Engine]
+    recorders: dict[str, _Recorder]
+    data: Dataset
+    config: LiveConfig
+    on_phase: OnPhase
+    saturated: Answers = field(init=False)
+    sent: int = 0
+
+    def saturate(self) -> list[dict[str, float]]:
+        """Throughput of both systems in each round, the queue never empty."""
+        results: list[dict[str, float]] = []
+        parts: list[Answers] = []
+        for i in range(self.config.rounds):
+            rates = {}
+            for name in _order(i):
+                rates[name] = self._saturate_one(name)
+                answers = self.recorders[name].take()
+                if name == "apparate":
+                    parts.append(answers)
+            results.append(rates)
+            self.on_phase("throughput", i + 1, self.config.rounds)
+        self.saturated = concatenate(parts)
+        return results
+
+    def _saturate_one(self, name: str) -> float:
+        """Requests completed per second from the first completion window to the last."""
+        engine, waiting = self.engines[name], set[Future[Any]]()
+        start = time.monotonic()
+        while time.monotonic() - start < self.config.saturation_s:
+            while len(waiting) < self.config.outstanding:
+                waiting.add(engine.submit(self._next()))
+            _, waiting = wait(waiting, return_when="FIRST_COMPLETED")
+        wait(waiting)
+        engine.wait_idle()
+        records = self.recorders[name].records
+        # The first and last batches are ramp-up and drain: count what lies between them.
+        finished = np.array([r.finished_s for r in records])
+        sizes = np.array([len(r.exits) for r in records])
+        return float(sizes[1:].sum() / (finished[-1] - finished[0]))
+
+    def one_round(
+        self, index: int, rate: float, trace: Times | None, throughput: dict[str, float]
+    ) -> Round:
+        """The same arrivals and inputs to both systems, one after the other."""
+        count = max(8, round(rate * self.config.round_s))
+        if trace is None:
+            times = arrivals(self.config.arrivals, rate, count, self.config.seed + index)
+        else:
+            times = at_rate(trace, rate)[:count]
+        first, answers = self.sent, {}
+        for name in _order(index):
+            self.sent = first
+            self._open_loop(name, times, f"round {index + 1} of {self.config.rounds}, {name}")
+            answers[name] = self.recorders[name].take()
+        return Round(throughput, answers, first % len(self.data), _order(index))
+
+    def _open_loop(self, name: str, times: Times, what: str) -> None:
+        engine = self.engines[name]
+        futures = []
+        start = time.monotonic() + 0.05
+        for sent, at in enumerate(times.tolist(), 1):
+            due = start + at
+            while (left := due - time.monotonic()) > 0:
+                time.sleep(left)
+            futures.append(engine.submit(self._next(), arrived_s=due))
+            if sent % 16 == 0 or sent == len(times):
+                self.on_phase(what, sent, len(times))
+        wait(futures)
+        engine.wait_idle()
+
+    def _next(self) -> dict[str, NDArray[Any]]:
+        row = self.sent % len(self.data)
+        self.sent += 1
+        return self.data.example(row, self.engines["vanilla"].model)
+
+
+def _order(index: int) -> tuple[str, ...]:
+    return SYSTEMS if index % 2 == 0 else SYSTEMS[::-1]
+
+
+def _answers(records: Sequence[BatchRecord]) -> Answers:
+    if not records:
+        empty = np.empty(0)
+        whole = np.empty(0, np.int32)
+        return Answers(empty, whole, np.empty(0, np.bool_), whole, empty)
+    arrived = np.concatenate([r.arrived_s for r in records])
+    released = np.concatenate([r.released_s for r in records])
+    return Answers(
+        latency_ms=(released - arrived) * 1e3,
+        exits=np.concatenate([r.exits for r in records]),
+        right=np.concatenate([r.released_right for r in records]),
+        shape=np.concatenate([np.full(len(r.exits), r.shape, np.int32) for r in records]),
+        arrived_s=arrived,
+    )
+
+
+def concatenate(parts: Sequence[Answers]) -> Answers:
+    """Answers of several phases, one after the other."""
+    return Answers(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
