@@ -29,19 +29,23 @@ def serve(
 
     Example: apparate serve runs/demo/checkpoint --http-port 8000
     """
-    from apparate_jax.serve.http import check_port, serve_http
+    from apparate_jax.serve.http import HttpServer, build_app, open_socket
 
-    check_port(host, http_port)
     config = options.service_config(accuracy, ramp_budget, batch_sizes, method)
     loaded = trained(checkpoint)
+    socket = open_socket(host, http_port)
     with phases() as phase:
         service = prepare(loaded, config, phase)
     engine, feedback = service.apparate()
     name = model_name or loaded.model.name
     console = stderr()
+
+    def on_ready(url: str) -> None:
+        console.print(f"ready: {url}/v2/models/{name}", markup=False, soft_wrap=True)
+
     with engine:
         feedback.attach(engine)
-        console.print(f"serving {name} on http://{host}:{http_port}/v2/models/{name}", markup=False)
-        serve_http(engine, host=host, port=http_port, model_name=name)
+        HttpServer(build_app(engine, model_name=name), socket, on_ready=on_ready).run()
     feedback.close()
     service.programs.close()
+    console.print("stopped; every accepted request was answered")

@@ -10,9 +10,11 @@ from apparate_cli.inject import TRACE_BATCH
 from apparate_cli.output import Output, Step, phases
 from apparate_cli.sites import sites_json, sites_table
 from apparate_jax.checkpoint import load_checkpoint, save_checkpoint
+from apparate_jax.control.initial import initial_sites
 from apparate_jax.data import load_data
 from apparate_jax.graph import trace
-from apparate_jax.ramps import PlacementConfig, TrainConfig, place, train_ramps
+from apparate_jax.ramps import PlacementConfig, TrainConfig, train_ramps
+from apparate_jax.ramps.placement import POLICIES
 
 TRAIN = TrainConfig()
 
@@ -26,6 +28,9 @@ def train(
     max_ramps: Annotated[
         int, typer.Option(help="Ramps that are active at the start, at most.")
     ] = options.PLACEMENT.max_ramps,
+    placement: Annotated[
+        str, typer.Option(help=f"How they are chosen: {' or '.join(POLICIES)}.")
+    ] = options.PLACEMENT.policy,
     kind: Annotated[
         str, typer.Option(help="Head kind of every ramp; auto follows the model's own pooling.")
     ] = TRAIN.kind,
@@ -41,7 +46,7 @@ def train(
     """
     output = Output(json)
     config = TrainConfig(data_frac=data_frac, kind=kind, seed=seed)
-    placement = PlacementConfig(max_ramps=max_ramps)
+    chosen = PlacementConfig(max_ramps=max_ramps, policy=placement)  # type: ignore[arg-type]
     with phases() as phase:
         loaded = load_checkpoint(checkpoint)
         model = loaded.model
@@ -55,14 +60,21 @@ def train(
             steps.setdefault(what, phase(what))(done, total, what)
 
         trained = train_ramps(program, model, examples.inputs, config, progress)
-    sites = [program.sites[ramp.site] for ramp in trained.ramps]
-    active = place(sites, [ramp.num_bytes for ramp in trained.ramps], placement)
+    active = initial_sites(
+        program.sites, trained.ramps, trained.validation, chosen, options.CONTROL
+    )
     facts = {
         "data": examples.name,
         "examples": trained.samples,
         "validation_examples": len(trained.validation.labels),
     }
-    done = replace(loaded, ramps=trained.ramps, active=active, training=facts)
+    done = replace(
+        loaded,
+        ramps=trained.ramps,
+        active=active,
+        training=facts,
+        validation=trained.validation,
+    )
     save_checkpoint(checkpoint, done)
     title = f"{model.name}: {len(trained.ramps)} ramps, trained on {trained.samples} examples"
     output.show(sites_table(title, program.sites, trained.ramps, active))

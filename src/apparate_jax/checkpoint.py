@@ -1,38 +1,41 @@
 """A checkpoint: one directory with a model, its sites and its ramps, that can be trusted.
 
-``manifest.json`` says what is in it: format, model, inputs, sites, ramps, and the size and SHA-256
-of every other file. Arrays are Orbax items (``params``, ``ramps``), small files of the model (a
-tokenizer) lie in ``assets``. A checkpoint is written beside its place and renamed when it is
-complete, the manifest last, so an interrupted write leaves the old one as it was. On reading,
-every file is compared with the manifest before anything is made of it: a damaged checkpoint is an
-error, never a half-loaded model.
+Arrays are Orbax items (``params``, ``ramps``, ``validation``), small files of the model (a
+tokenizer) lie in ``assets``, and ``manifest.json`` describes them all
+(:mod:`apparate_jax.manifest`). A checkpoint is written beside its place and renamed when it is
+complete, so an interrupted write leaves the old one as it was. On reading, every file is compared
+with the manifest first, then the model is made again from its source and must have the parameters
+that were saved: a damaged checkpoint, or one of another model, is an error and never a half-loaded
+model.
+
+Sharp edges: a model of kind ``python`` is made by importing and calling its factory, so load only
+checkpoints that you trust as you trust that code. Between the two renames that replace a
+checkpoint, a crash leaves the old one under a hidden name beside it; the error says where.
 """
 
-import contextlib
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from apparate_jax.core import InputSpec, Model, Site
 from apparate_jax.errors import ApparateError, CheckpointError
+from apparate_jax.manifest import MANIFEST, as_json, read_manifest, write_manifest
 from apparate_jax.models.load import rebuild
-from apparate_jax.ramps.heads import Ramp
+from apparate_jax.ramps.heads import HEAD_KINDS, Ramp
+from apparate_jax.ramps.train import Validation
+from apparate_jax.storage import Arrays, left_behind, new_directory, read_arrays, write_arrays
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 ASSETS = "assets"
 Rebuild = Callable[[Mapping[str, Any]], Model]
+
+_RAMP_FACTS = ("site", "name", "kind", "agreement", "temperature")
+_VALIDATION = ("rows", "errors", "predictions", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Checkpoint:
         ramps: Trained ramps, ascending by site; empty before training.
         active: Sites whose ramps run at the start.
         training: Facts about the training, for people (JSON values).
+        validation: What the ramps say about the samples that were held out in training.
     """
 
     model: Model
@@ -52,6 +56,20 @@ class Checkpoint:
     ramps: tuple[Ramp, ...] = ()
     active: tuple[int, ...] = ()
     training: Mapping[str, Any] | None = None
+    validation: Validation | None = None
+
+    def __post_init__(self) -> None:
+        trained = [ramp.site for ramp in self.ramps]
+        if trained != sorted(set(trained)) or not set(trained) <= {s.index for s in self.sites}:
+            raise CheckpointError(
+                f"the ramps are at sites {trained}, expected ascending ones of the "
+                f"{len(self.sites)} sites, one ramp each"
+            )
+        active = list(self.active)
+        if active != sorted(set(active)) or not set(active) <= set(trained):
+            raise CheckpointError(
+                f"the active sites are {active}, expected ascending ones with a ramp: {trained}"
+            )
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -62,25 +80,24 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         checkpoint: What to write.
 
     Raises:
-        CheckpointError: The place is taken by something else, or cannot be written.
+        CheckpointError: The place is taken by something else or cannot be written, or something in
+            the checkpoint cannot be saved.
     """
-    target = Path(path).absolute()
-    if target.exists() and not is_checkpoint(target) and any(target.iterdir()):
-        raise CheckpointError(
-            f"{target} is there and is no checkpoint: name another place, or move it away"
-        )
+    target = Path(path).resolve()
+    content = as_json(_describe(checkpoint))
+    arrays = _arrays(checkpoint)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        if target.exists() and not is_checkpoint(target) and not _is_empty(target):
+            raise CheckpointError(
+                f"{target} is there and is no checkpoint: name another place, or move it away"
+            )
+        with new_directory(target) as made:
+            for item, named in arrays.items():
+                write_arrays(made / item, named)
+            _write_assets(made, checkpoint.model.assets)
+            write_manifest(made, content)
     except OSError as error:
-        raise CheckpointError(f"cannot write {target}: {error.strerror}") from error
-    try:
-        _write(made, checkpoint)
-        _swap(made, target)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {target}: {error}") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        raise CheckpointError(f"cannot write the checkpoint {target}: {error}") from error
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -93,46 +110,64 @@ def load_checkpoint(path: str | Path, *, rebuild_model: Rebuild = rebuild) -> Ch
 
     Args:
         path: Its directory.
-        rebuild_model: Makes the model from its ``source``.
+        rebuild_model: Makes the model from its ``source``; its parameters are replaced.
 
     Raises:
         CheckpointError: Absent, incomplete, damaged, of another format, or of another model.
     """
-    root = Path(path).absolute()
-    manifest = _read_manifest(root)
-    _verify_files(root, manifest)
-    try:
-        params = _restore(root / "params")
-        ramp_params = _restore(root / "ramps")
-        model = _model(root, manifest, params, rebuild_model)
-        ramps = tuple(
-            Ramp(**meta, params=_plain(ramp_params[str(meta["site"])]))
-            for meta in manifest["ramps"]
-        )
-        return Checkpoint(
-            model=model,
-            sites=tuple(Site(**{**s, "shape": tuple(s["shape"])}) for s in manifest["sites"]),
-            ramps=ramps,
-            active=tuple(manifest["active"]),
-            training=manifest["training"],
-        )
-    except ApparateError:
-        raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    root = Path(path).resolve()
+    if not root.exists() and (left := left_behind(root)) is not None:
         raise CheckpointError(
-            f"the checkpoint {root} cannot be read ({error!r}): inject and train it again"
+            f"no checkpoint at {root}, since replacing it was interrupted; the old one is whole: "
+            f"mv {left} {root}"
+        )
+    content = read_manifest(root)
+    try:
+        return Checkpoint(
+            model=_load_model(root, content, rebuild_model),
+            sites=tuple(_made(Site, site) for site in content["sites"]),
+            ramps=_load_ramps(root, content["ramps"]),
+            active=tuple(content["active"]),
+            training=content["training"],
+            validation=_load_validation(root, content["validation"]),
+        )
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise CheckpointError(
+            f"the checkpoint {root} cannot be read ({error!r}): make it again with apparate inject "
+            "and train-ramps"
         ) from error
 
 
-def _write(root: Path, checkpoint: Checkpoint) -> None:
+def check_sites(checkpoint: Checkpoint, sites: Sequence[Site]) -> None:
+    """See that a traced model still has the sites of its checkpoint, at any batch size.
+
+    Args:
+        checkpoint: Whose ramps are to be attached.
+        sites: Of the program that was traced now.
+
+    Raises:
+        CheckpointError: Other sites, or values of another shape or dtype there.
+    """
+
+    def identity(site: Site) -> tuple[str, tuple[int, ...], str]:
+        return site.name, site.shape[1:], site.dtype
+
+    saved, found = [identity(s) for s in checkpoint.sites], [identity(s) for s in sites]
+    if saved != found:
+        pairs = zip(saved, found, strict=False)
+        first = next((f"{b} instead of {a}" for a, b in pairs if a != b), "others at the end")
+        raise CheckpointError(
+            f"the checkpoint of {checkpoint.model.name!r} has {len(saved)} sites, the model now "
+            f"has {len(found)} ({first}): its code or JAX changed, inject and train it again"
+        )
+
+
+def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Everything but the arrays."""
     model = checkpoint.model
-    _store(root / "params", _by_position(model.params))
-    _store(root / "ramps", {str(r.site): dict(r.params) for r in checkpoint.ramps})
-    (root / ASSETS).mkdir()
-    for name, content in model.assets.items():
-        (root / ASSETS / Path(name).name).write_bytes(content)
-    manifest = {
-        "format": FORMAT,
+    return {
         "apparate_jax": version("apparate-jax"),
         "jax": jax.__version__,
         "model": {
@@ -142,166 +177,129 @@ def _write(root: Path, checkpoint: Checkpoint) -> None:
             "mask": model.mask,
             "pooling": model.pooling,
             "source": dict(model.source),
-            "params": _describe(model.params),
+            "assets": sorted(model.assets),
+            "params": _describe_params(model.params),
         },
         "sites": [asdict(site) for site in checkpoint.sites],
-        "ramps": [
-            {
-                name: getattr(ramp, name)
-                for name in ("site", "name", "kind", "agreement", "temperature")
-            }
-            for ramp in checkpoint.ramps
-        ],
+        "ramps": [{k: getattr(ramp, k) for k in _RAMP_FACTS} for ramp in checkpoint.ramps],
         "active": list(checkpoint.active),
         "training": checkpoint.training,
-        "files": {str(f.relative_to(root)): _fingerprint(f) for f in _files(root)},
+        "validation": list(checkpoint.validation.sites) if checkpoint.validation else None,
     }
-    partial = root / f"{MANIFEST}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(root / MANIFEST)
 
 
-def _swap(made: Path, target: Path) -> None:
-    """Put the new directory in the old one's place; the old one goes last."""
-    made.chmod(0o755)
-    if not target.exists():
-        made.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old / "was")
+def _describe_params(params: Any) -> list[list[Any]]:
+    """Path, shape and dtype of every parameter."""
     try:
-        made.rename(target)
-    except OSError:
-        (old / "was").rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _read_manifest(root: Path) -> dict[str, Any]:
-    if not root.is_dir():
-        raise CheckpointError(f"no checkpoint at {root}: make one with apparate inject")
-    path = root / MANIFEST
-    if not path.is_file():
+        return [
+            [jax.tree_util.keystr(path), list(jnp.shape(leaf)), str(jnp.result_type(leaf))]
+            for path, leaf in jax.tree.leaves_with_path(params)
+        ]
+    except TypeError as error:
         raise CheckpointError(
-            f"{root} holds no {MANIFEST}: it is no checkpoint, or writing it was interrupted; "
-            "make it again with apparate inject"
-        )
+            f"a parameter is no array ({error}): keep what is not trained out of the parameters"
+        ) from error
+
+
+def _arrays(checkpoint: Checkpoint) -> dict[str, Arrays]:
+    """Orbax items by name; parameters under their positions, whatever the pytree."""
+    items = {"params": {str(i): x for i, x in enumerate(jax.tree.leaves(checkpoint.model.params))}}
+    for ramp in checkpoint.ramps:
+        named = {f"{ramp.site}_{name}": value for name, value in ramp.params.items()}
+        items.setdefault("ramps", {}).update(named)
+    if checkpoint.validation is not None:
+        items["validation"] = {k: getattr(checkpoint.validation, k) for k in _VALIDATION}
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        found = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error!r}): inject and train again") from error
-    if found != FORMAT:
+        return {
+            item: {name: np.asarray(value) for name, value in arrays.items()}
+            for item, arrays in items.items()
+        }
+    except TypeError as error:
         raise CheckpointError(
-            f"the checkpoint {root} has format {found}, this version reads {FORMAT}: "
-            "inject and train again"
-        )
-    return dict(manifest)
+            f"a parameter cannot be saved ({error}): keep random keys out of the parameters"
+        ) from error
 
 
-def _verify_files(root: Path, manifest: Mapping[str, Any]) -> None:
-    listed = manifest.get("files")
-    if not isinstance(listed, dict):
-        raise CheckpointError(f"{root}/{MANIFEST} is damaged: no list of files")
-    for name, expected in listed.items():
-        path = root / name
-        if not path.is_file():
-            raise CheckpointError(f"the checkpoint {root} lacks {name}: inject and train again")
-        if _fingerprint(path) != expected:
-            raise CheckpointError(
-                f"{name} in the checkpoint {root} is damaged ({path.stat().st_size} bytes, "
-                f"expected {expected['bytes']}, or other content): inject and train again"
-            )
+def _write_assets(root: Path, assets: Mapping[str, bytes]) -> None:
+    for name, content in assets.items():
+        if Path(name).name != name:
+            raise CheckpointError(f"the model's asset {name!r} is no plain file name")
+        (root / ASSETS).mkdir(exist_ok=True)
+        (root / ASSETS / name).write_bytes(content)
 
 
-def _model(root: Path, manifest: Mapping[str, Any], params: Any, rebuild_model: Rebuild) -> Model:
-    described = manifest["model"]
-    model = rebuild_model(described["source"])
-    if _describe(model.params) != described["params"]:
-        changed = _difference(described["params"], _describe(model.params))
+def _load_model(root: Path, content: Mapping[str, Any], rebuild_model: Rebuild) -> Model:
+    saved = content["model"]
+    try:
+        model = rebuild_model(saved["source"])
+    except ApparateError as error:
         raise CheckpointError(
-            f"the checkpoint {root} was made from another model than {described['name']!r} is now "
-            f"({changed}): inject it again"
+            f"the model {saved['name']!r} of the checkpoint {root} cannot be made again: {error}"
+        ) from error
+    now = _describe_params(model.params)
+    if now != saved["params"]:
+        raise CheckpointError(
+            f"the checkpoint {root} was made from another model than {saved['name']!r} is now "
+            f"({_difference(saved['params'], now)}): inject and train it again"
         )
-    structure = jax.tree.structure(model.params)
-    leaves = _leaves_in_order(params, model.params)
-    assets = {f.name: f.read_bytes() for f in (root / ASSETS).iterdir()}
+    stored = read_arrays(root / "params")
+    like, structure = jax.tree.flatten(model.params)
+    leaves = [_leaf(stored.get(str(i)), template) for i, template in enumerate(like)]
     return replace(
         model,
-        name=described["name"],
+        name=saved["name"],
         params=jax.tree.unflatten(structure, leaves),
-        inputs=tuple(InputSpec(**{**s, "shape": tuple(s["shape"])}) for s in described["inputs"]),
-        labels=tuple(described["labels"]),
-        mask=described["mask"],
-        pooling=described["pooling"],
-        assets=assets,
+        inputs=tuple(_made(InputSpec, spec) for spec in saved["inputs"]),
+        labels=tuple(saved["labels"]),
+        mask=saved["mask"],
+        pooling=saved["pooling"],
+        source=saved["source"],
+        assets={name: (root / ASSETS / name).read_bytes() for name in saved["assets"]},
     )
 
 
-def _paths(tree: Any) -> list[tuple[str, Any]]:
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
-
-
-def _describe(params: Any) -> list[list[Any]]:
-    """Path, shape and dtype of every parameter."""
-    return [
-        [path, list(np.shape(leaf)), str(jax.numpy.result_type(leaf))]
-        for path, leaf in _paths(params)
-    ]
+def _leaf(stored: np.ndarray[Any, Any] | None, template: Any) -> Any:
+    """A parameter of the kind that the model was made with: Python numbers keep weak types."""
+    if stored is None:
+        return jnp.zeros(jnp.shape(template), jnp.result_type(template))
+    if isinstance(template, bool | int | float | complex):
+        return type(template)(stored.item())
+    return jnp.asarray(stored)
 
 
 def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
-    old, new = {tuple(map(str, e)) for e in before}, {tuple(map(str, e)) for e in now}
-    gone, come = sorted(old - new), sorted(new - old)
-    parts = [f"gone: {' '.join(gone[0])}"] if gone else []
-    parts += [f"new: {' '.join(come[0])}"] if come else []
-    return "; ".join(parts) or "other order"
+    old, new = ([" ".join(map(str, entry)) for entry in entries] for entries in (before, now))
+    gone, come = sorted(set(old) - set(new)), sorted(set(new) - set(old))
+    parts = [f"{len(gone)} parameters gone, such as {gone[0]}"] if gone else []
+    parts += [f"{len(come)} new, such as {come[0]}"] if come else []
+    return "; ".join(parts) or "parameters in another order"
 
 
-def _by_position(tree: Any) -> dict[str, Any]:
-    """Leaves of any pytree under their positions, as Orbax keeps string-keyed dictionaries best."""
-    return {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+def _load_ramps(root: Path, facts: Sequence[Mapping[str, Any]]) -> tuple[Ramp, ...]:
+    unknown = sorted({fact["kind"] for fact in facts} - set(HEAD_KINDS))
+    if unknown:
+        raise CheckpointError(
+            f"the ramps of the checkpoint {root} pool by {unknown}, known are "
+            f"{sorted(HEAD_KINDS)}: import the module that adds it to HEAD_KINDS first"
+        )
+    stored = read_arrays(root / "ramps") if facts else {}
+    ramps = []
+    for fact in facts:
+        params = {k: jnp.asarray(stored[f"{fact['site']}_{k}"]) for k in ("kernel", "bias")}
+        ramps.append(Ramp(**fact, params=params))
+    return tuple(ramps)
 
 
-def _store(path: Path, arrays: Mapping[str, Any]) -> None:
-    if arrays:
-        with _checkpointer() as checkpointer:
-            checkpointer.save(path, arrays)
+def _load_validation(root: Path, sites: Sequence[int] | None) -> Validation | None:
+    if sites is None:
+        return None
+    stored = read_arrays(root / "validation")
+    return Validation(tuple(sites), **{name: stored[name] for name in _VALIDATION})
 
 
-def _restore(path: Path) -> Any:
-    if not path.exists():
-        return {}
-    with _checkpointer() as checkpointer:
-        return checkpointer.restore(path)
+def _made(kind: type[Any], fields: Mapping[str, Any]) -> Any:
+    return kind(**{**fields, "shape": tuple(fields["shape"])})
 
 
-@contextlib.contextmanager
-def _checkpointer() -> Iterator[Any]:
-    checkpointer = ocp.StandardCheckpointer()
-    try:
-        yield checkpointer
-        checkpointer.wait_until_finished()
-    finally:
-        checkpointer.close()
-
-
-def _leaves_in_order(stored: Mapping[str, Any], like: Any) -> list[Any]:
-    return [jax.numpy.asarray(stored[f"{i:05d}"]) for i in range(len(jax.tree.leaves(like)))]
-
-
-def _plain(params: Mapping[str, Any]) -> dict[str, jax.Array]:
-    return {name: jax.numpy.asarray(value) for name, value in params.items()}
-
-
-def _files(root: Path) -> list[Path]:
-    return sorted(f for f in root.rglob("*") if f.is_file() and not f.name.startswith(MANIFEST))
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

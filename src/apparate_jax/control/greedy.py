@@ -2,7 +2,11 @@
 
 Thresholds start at 0 with a step of 0.1 each. Every round tries one more step on each ramp alone
 and takes the ramp that saves most per accuracy lost; its step doubles. A ramp whose trial breaks
-the accuracy constraint has its step halved, down to 0.01 (Apparate, SOSP'24, section 3.2).
+the accuracy constraint has its step halved, down to 0.01 (Apparate, SOSP'24, section 3.2). The
+climb ends when every ramp is fully open, or breaks the constraint with its smallest step.
+
+The paper leaves open what a trial that loses no accuracy scores: here it counts as a loss of a
+millionth of an answer, so that such a trial wins over all others, the largest saving among them.
 """
 
 from typing import NamedTuple
@@ -13,7 +17,7 @@ from jaxtyping import Array, Bool, Float32, Int32
 
 FIRST_STEP = 0.1
 SMALLEST_STEP = 0.01
-_NO_LOSS = 1e-6  # an accuracy loss of nothing still has to be divided by
+_NO_LOSS = 1e-6
 
 
 class _Climb(NamedTuple):
@@ -24,60 +28,63 @@ class _Climb(NamedTuple):
     climbing: Bool[Array, ""]
 
 
-def exits_and_wrong(
-    errors: Float32[Array, "n r"],
-    agrees: Bool[Array, "n r"],
-    savings: Float32[Array, "n r"],
-    thresholds: Float32[Array, " r"],
-) -> tuple[Bool[Array, "n r"], Float32[Array, ""], Int32[Array, ""]]:
-    """Who leaves where, what that saves in total, and how many of those answers are wrong."""
-    below = errors < thresholds
-    first = below & (jnp.cumsum(below, axis=1) == 1)
-    saving = jnp.where(first, savings, 0.0).sum()
-    return first, saving, (first & ~agrees).sum(dtype=jnp.int32)
-
-
 @jax.jit
 def climb(
     errors: Float32[Array, "n r"],
     agrees: Bool[Array, "n r"],
-    savings: Float32[Array, "n r"],
+    savings: Float32[Array, " r"] | Float32[Array, "n r"],
+    samples: Int32[Array, ""],
     limit: Int32[Array, ""],
 ) -> Float32[Array, " r"]:
-    """Thresholds that the paper's search finds with at most ``limit`` wrong answers."""
+    """Thresholds that the paper's search finds with at most ``limit`` wrong answers.
+
+    Args:
+        errors: Error of each sample at each ramp, 0..1, or NaN: never exits.
+        agrees: Whether the ramp's answer is the original's.
+        savings: What an exit saves.
+        samples: Only so many of the first rows count.
+        limit: Wrong answers allowed.
+
+    Returns:
+        One threshold per ramp.
+
+    References:
+        Apparate (SOSP'24), section 3.2.
+    """
     ramps = errors.shape[1]
+    valid = jnp.arange(len(errors)) < samples
 
     def attempt(thresholds: jax.Array) -> tuple[jax.Array, jax.Array]:
-        _, saving, wrong = exits_and_wrong(errors, agrees, savings, thresholds)
-        return saving, wrong
+        below = (errors < thresholds) & valid[:, None]
+        first = below & (jnp.cumsum(below, axis=1) == 1)
+        return jnp.where(first, savings, 0.0).sum(), (first & ~agrees).sum(dtype=jnp.int32)
 
     def one_round(state: _Climb) -> _Climb:
         raised = jnp.minimum(state.thresholds + state.steps, 1.0)
-        trials = jnp.where(jnp.eye(ramps, dtype=bool), raised[None], state.thresholds[None])
+        trials = jnp.where(jnp.eye(ramps, dtype=bool), raised, state.thresholds)
         saving, wrong = jax.vmap(attempt)(trials)
-        room = state.thresholds < 1.0
+        can_rise = state.thresholds < 1.0
         breaks = wrong > limit
-        lost = jnp.maximum((wrong - state.wrong).astype(jnp.float32), 0.0) + _NO_LOSS
-        score = jnp.where(room & ~breaks, (saving - state.saving) / lost, -jnp.inf)
+        lost = jnp.maximum(wrong - state.wrong, 0) + _NO_LOSS
+        score = jnp.where(can_rise & ~breaks, (saving - state.saving) / lost, -jnp.inf)
         best = jnp.argmax(score)
         taken = score[best] > -jnp.inf
         chosen = (jnp.arange(ramps) == best) & taken
         halved = jnp.maximum(state.steps / 2, SMALLEST_STEP)
-        can_shrink = room & breaks & (state.steps > SMALLEST_STEP)
-        steps = jnp.where(chosen, state.steps * 2, jnp.where(breaks, halved, state.steps))
+        shrinks = can_rise & breaks & (state.steps > SMALLEST_STEP)
         return _Climb(
             thresholds=jnp.where(chosen, raised, state.thresholds),
-            steps=steps,
+            steps=jnp.where(chosen, state.steps * 2, jnp.where(breaks, halved, state.steps)),
             saving=jnp.where(taken, saving[best], state.saving),
             wrong=jnp.where(taken, wrong[best], state.wrong),
-            climbing=taken | can_shrink.any(),
+            climbing=taken | shrinks.any(),
         )
 
     start = _Climb(
         thresholds=jnp.zeros(ramps, jnp.float32),
         steps=jnp.full(ramps, FIRST_STEP, jnp.float32),
-        saving=jnp.float32(0.0),
-        wrong=jnp.int32(0),
-        climbing=jnp.asarray(True),
+        saving=jnp.zeros((), jnp.float32),
+        wrong=jnp.zeros((), jnp.int32),
+        climbing=jnp.ones((), bool),
     )
     return jax.lax.while_loop(lambda state: state.climbing, one_round, start).thresholds

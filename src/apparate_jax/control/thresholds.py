@@ -3,11 +3,16 @@
 An answer exits at ramp ``r`` when its error is strictly below ``thresholds[r]``; a threshold of 0
 never exits. The search maximises the latency saved subject to a budget of answers that differ from
 the original model's, on a window of recorded samples.
+
+Sharp edges: what is tuned to the limit on one window breaks it on the next one, most of all on
+short windows and with many ramps; leave some of the budget unspent, as the controller does. The
+searches run on the host's CPU, whatever device serves.
 """
 
 import math
 from typing import Literal, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -36,27 +41,23 @@ class Evaluation(NamedTuple):
     """What thresholds do on a window.
 
     Attributes:
-        saving: Saved per sample.
-        disagreement: Share of wrong answers.
-        exits: i64[R], samples that leave at each ramp.
+        saving: Saved per sample, in the unit of the savings.
+        disagreement: Share of samples whose answer differs from the original's.
+        exit_counts: i64[R + 1], samples that leave at each ramp, and at the end.
     """
 
     saving: float
     disagreement: float
-    exits: NDArray[np.int64]
-
-
-class _Window(NamedTuple):
-    errors: NDArray[np.float32]
-    agrees: NDArray[np.bool_]
-    savings: NDArray[np.float32]
+    exit_counts: NDArray[np.int64]
 
 
 def budget_for(max_disagreement: float, samples: int) -> int:
     """How many of ``samples`` answers may be wrong: ``floor(max_disagreement * samples)``.
 
-    >>> budget_for(0.01, 300)
-    3
+    Forgives rounding: 0.29 * 100 is 28.999999999999996, and 29 of 100 is 0.29.
+
+    >>> budget_for(0.29, 100), budget_for(1 - 0.99, 512)
+    (29, 5)
     """
     return math.floor(max_disagreement * samples + 1e-9)
 
@@ -70,8 +71,12 @@ def tune_thresholds(
 ) -> Tuning:
     """Thresholds that save most latency on a window within the budget of wrong answers.
 
+    With ``e(n)`` the ramp where sample ``n`` exits, maximises ``sum_n savings[n, e(n)]`` subject to
+    ``sum_n not agrees[n, e(n)] <= floor(max_disagreement * N)``.
+
     Args:
-        errors: f32[N, R], error of each sample at each ramp; NaN never exits.
+        errors: f32[N, R], error (1 - top probability) of each sample at each ramp, 0..1; NaN never
+            exits.
         agrees: bool[N, R], whether the ramp's answer is the original's.
         savings: f32[R] or f32[N, R], ms saved against not exiting; not increasing along the ramps.
         max_disagreement: Share of answers that may differ, 0..1.
@@ -86,47 +91,54 @@ def tune_thresholds(
     References:
         Apparate (SOSP'24), section 3.2, for the problem and the greedy search.
 
-    >>> tuning = tune_thresholds([[0.1], [0.2], [0.4]], [[True], [True], [False]], [5.0])
+    >>> tuning = tune_thresholds(
+    ...     [[0.1], [0.2], [0.4]], [[True], [True], [False]], [5.0], max_disagreement=0.01
+    ... )
     >>> [round(float(t), 3) for t in tuning.thresholds], round(tuning.saving, 3)
     ([0.4], 3.333)
     """
-    window = _checked(errors, agrees, savings)
-    if not 0.0 <= max_disagreement <= 1.0:
-        raise ConfigError(f"max_disagreement is {max_disagreement}, expected 0..1")
-    limit = budget_for(max_disagreement, len(window.errors))
-    return tune_within(window.errors, window.agrees, window.savings, limit, limit, method)
+    table, right, gains = _checked(errors, agrees, savings)
+    return tune_first(table, right, gains, len(table), max_disagreement, method)
 
 
-def tune_within(
+def tune_first(
     errors: NDArray[np.float32],
     agrees: NDArray[np.bool_],
     savings: NDArray[np.float32],
-    limit: int,
-    max_limit: int,
+    samples: int,
+    max_disagreement: float,
     method: Method = "exact",
 ) -> Tuning:
-    """As :func:`tune_thresholds`, for a limit in answers on arrays that were checked before.
+    """As :func:`tune_thresholds` on the first ``samples`` rows, of arrays known to be good.
 
-    Rows with infinite errors are empty places of a window that is not full yet: they never exit and
-    do not count, and the same compiled program serves the window as it fills.
+    One compiled program serves every ``samples``: a window may be tuned while it fills.
 
     Args:
         errors: f32[N, R].
         agrees: bool[N, R].
-        savings: f32[N, R].
-        limit: Wrong answers allowed.
-        max_limit: Largest limit that will be asked for at this shape.
+        savings: f32[R] or f32[N, R].
+        samples: Rows that count.
+        max_disagreement: Share of those answers that may differ, 0..1.
         method: See :func:`tune_thresholds`.
+
+    Raises:
+        ConfigError: ``max_disagreement`` out of range, an unknown method, or too many candidates.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method is {method!r}, expected one of {list(METHODS)}")
-    safe = np.where(np.isnan(errors), np.inf, errors)
-    if method == "exact":
-        found = exact.search(safe, agrees, savings, np.int32(limit), budget=max_limit)
-    else:
-        found = greedy.climb(safe, agrees, savings, np.int32(limit))
+    if not 0.0 <= max_disagreement <= 1.0:
+        raise ConfigError(f"max_disagreement is {max_disagreement}, expected a share, 0..1")
+    limit = np.int32(budget_for(max_disagreement, samples))
+    data = (errors, agrees, savings, np.int32(samples), limit)
+    with jax.default_device(_host()):
+        if method == "exact":
+            found = exact.search(*data, budget=budget_for(max_disagreement, len(errors)))
+        elif method == "greedy":
+            found = greedy.climb(*data)
+        else:
+            raise ConfigError(f"method is {method!r}, expected one of {list(METHODS)}")
     thresholds = np.asarray(found)
-    saving, disagreement, _ = _evaluate(safe, agrees, savings, thresholds)
+    rows = slice(samples)
+    gains = savings if savings.ndim == 1 else savings[rows]
+    saving, disagreement, _ = _evaluate(errors[rows], agrees[rows], gains, thresholds)
     return Tuning(thresholds, saving, disagreement)
 
 
@@ -143,14 +155,17 @@ def evaluate_thresholds(
 
     Raises:
         ConfigError: Shapes or values out of range.
+
+    >>> evaluate_thresholds([[0.1], [0.4]], [[True], [False]], [5.0], [0.2]).exit_counts
+    array([1, 1])
     """
-    window = _checked(errors, agrees, savings)
+    table, right, gains = _checked(errors, agrees, savings)
     values = np.asarray(thresholds, np.float32)
-    if values.shape != window.errors.shape[1:]:
+    if values.shape != table.shape[1:]:
         raise ConfigError(
-            f"{values.shape} thresholds for {window.errors.shape[1]} ramps: give one per ramp"
+            f"thresholds have shape {values.shape}, expected [{table.shape[1]}]: one per ramp"
         )
-    return _evaluate(window.errors, window.agrees, window.savings, values)
+    return _evaluate(table, right, gains, values)
 
 
 def oracle_saving(agrees: ArrayLike, savings: ArrayLike) -> float:
@@ -159,11 +174,34 @@ def oracle_saving(agrees: ArrayLike, savings: ArrayLike) -> float:
     Args:
         agrees: bool[N, R].
         savings: f32[R] or f32[N, R].
+
+    Raises:
+        ConfigError: Shapes or values out of range.
+
+    >>> oracle_saving([[False, True], [False, False]], [5.0, 3.0])
+    1.5
     """
-    right = np.asarray(agrees, bool)
-    window = _checked(np.zeros(right.shape, np.float32), right, savings)
-    saved = np.where(window.agrees, window.savings, 0.0).max(axis=1, initial=0.0)
-    return float(saved.mean())
+    zeros = np.zeros(np.shape(agrees), np.float32)
+    table, right, gains = _checked(zeros, agrees, savings)
+    exits = np.where(right.any(axis=1), right.argmax(axis=1), table.shape[1])
+    return _mean_gain(gains, exits)
+
+
+def first_exits(
+    errors: NDArray[np.float32], thresholds: NDArray[np.float32] | tuple[float, ...]
+) -> NDArray[np.int64]:
+    """The ramp where each sample leaves: i64[N], R where it runs to the end.
+
+    Args:
+        errors: f32[N, R].
+        thresholds: f32[R].
+    """
+    ramps = errors.shape[1]
+    below = np.empty((len(errors), ramps + 1), np.bool_)
+    np.less(errors, np.asarray(thresholds, np.float32), out=below[:, :ramps])
+    below[:, ramps] = True
+    exits: NDArray[np.int64] = below.argmax(axis=1)
+    return exits
 
 
 def _evaluate(
@@ -172,35 +210,59 @@ def _evaluate(
     savings: NDArray[np.float32],
     thresholds: NDArray[np.float32],
 ) -> Evaluation:
-    with np.errstate(invalid="ignore"):
-        below = errors < thresholds
-    first = below & (np.cumsum(below, axis=1) == 1)
-    samples = max(1, int((~np.isposinf(errors).all(axis=1)).sum()))
+    samples, ramps = errors.shape
+    exits = first_exits(errors, thresholds)
+    early = np.flatnonzero(exits < ramps)
+    wrong = len(early) - int(np.count_nonzero(agrees[early, exits[early]]))
     return Evaluation(
-        saving=float(savings[first].sum(dtype=np.float64)) / samples,
-        disagreement=int((first & ~agrees).sum()) / samples,
-        exits=first.sum(axis=0),
+        saving=_mean_gain(savings, exits),
+        disagreement=wrong / max(samples, 1),
+        exit_counts=np.bincount(exits, minlength=ramps + 1),
     )
 
 
-def _checked(errors: ArrayLike, agrees: ArrayLike, savings: ArrayLike) -> _Window:
+def _mean_gain(savings: NDArray[np.float32], exits: NDArray[np.int64]) -> float:
+    """Mean saving of samples that leave at ``exits``, nothing at the end."""
+    ramps = savings.shape[-1]
+    early = np.flatnonzero(exits < ramps)
+    at = exits[early]
+    gains = savings[at] if savings.ndim == 1 else savings[early, at]
+    return float(gains.sum(dtype=np.float64)) / max(len(exits), 1)
+
+
+def _host() -> jax.Device:
+    """The CPU: tuning must not queue behind batches on the device that serves."""
+    return jax.local_devices(backend="cpu")[0]
+
+
+def _checked(
+    errors: ArrayLike, agrees: ArrayLike, savings: ArrayLike
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
     table = np.asarray(errors, np.float32)
     right = np.asarray(agrees)
     gains = np.asarray(savings, np.float32)
     if table.ndim != 2 or 0 in table.shape:
         raise ConfigError(f"errors have shape {table.shape}, expected [samples, ramps]")
+    if (table < 0).any() or (table > 1).any():
+        raise ConfigError("errors must be 1 - top probability, 0..1, or NaN where there is none")
     if right.shape != table.shape or right.dtype != np.bool_:
         raise ConfigError(
             f"agrees are {right.dtype}{list(right.shape)}, expected bool{list(table.shape)}"
         )
-    if gains.shape not in (table.shape[1:], table.shape):
+    check_savings(gains, table.shape)
+    return table, right, gains
+
+
+def check_savings(savings: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    """Raise a ConfigError unless savings fit errors of ``shape`` and the searches' assumptions."""
+    if savings.shape not in (shape[1:], shape):
         raise ConfigError(
-            f"savings have shape {gains.shape}, expected [{table.shape[1]}] (one per ramp) "
-            f"or {list(table.shape)}"
+            f"savings have shape {list(savings.shape)}, expected [{shape[1]}] (one per ramp) "
+            f"or {list(shape)} (one per sample and ramp)"
         )
-    if not np.isfinite(gains).all() or (gains < 0).any() or (np.diff(gains, axis=-1) > 0).any():
+    rises = (savings[..., 1:] > savings[..., :-1]).any()
+    if rises or not np.isfinite(savings).all() or (savings < 0).any():
         raise ConfigError(
-            "savings must be finite, not negative and not increase from ramp to ramp: "
+            "savings must be finite, not negative, and not increase from ramp to ramp: "
             "a later exit cannot save more"
         )
-    return _Window(table, right, np.ascontiguousarray(np.broadcast_to(gains, table.shape)))

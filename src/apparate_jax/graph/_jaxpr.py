@@ -1,7 +1,8 @@
 """Every contact with JAX's jaxprs that may move between releases; nothing else imports them.
 
-JAX moves here: from 0.11.1 on ``ClosedJaxpr`` is merged into ``Jaxpr``, and ``get_bind_params``
-returned a pair before it returned the parameters alone. The rest of the package sees equations
+JAX moves here: from 0.11.1 on ``ClosedJaxpr`` is merged into ``Jaxpr``, ``get_bind_params`` returned
+a pair before it returned the parameters alone, and a scan's operands are counted by ``num_consts``
+and ``num_carry``, or from 0.12 on by the tree ``ft_in``. The rest of the package sees equations
 (``.primitive``, ``.params``, ``.invars``, ``.outvars``, ``.effects``) and these functions.
 """
 
@@ -65,6 +66,14 @@ def called_jaxpr(eqn: Equation) -> Any | None:
 def sub_jaxprs(eqn: Equation) -> list[Any]:
     """Every jaxpr among the parameters of an equation (branches, bodies, calls)."""
     return [open_jaxpr(sub)[0] for sub in jex.jaxprs_in_params(eqn.params)]
+
+
+def scan_counts(eqn: Equation) -> tuple[int, int]:
+    """How many operands of a ``scan`` are constants, and how many the carry; the rest is scanned."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    consts, carry, _ = eqn.params["ft_in"].unpack()
+    return len(consts), len(carry)
 
 
 def bind(eqn: Equation, args: Sequence[Any]) -> list[Any]:

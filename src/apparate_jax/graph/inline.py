@@ -29,13 +29,12 @@ class Tagged(NamedTuple):
 def _unrolls(eqn: Any, args: Sequence[Tagged]) -> bool:
     if eqn.primitive.name != "scan" or eqn.params["length"] > MAX_UNROLLED_STEPS:
         return False
-    first_scanned = eqn.params["num_consts"] + eqn.params["num_carry"]
-    return not any(arg.from_input for arg in args[first_scanned:])
+    return not any(arg.from_input for arg in args[sum(_jaxpr.scan_counts(eqn)) :])
 
 
 def _unroll_scan(eqn: Any, args: Sequence[Tagged]) -> list[Tagged]:
     body, body_consts = _jaxpr.open_jaxpr(eqn.params["jaxpr"])
-    n_consts, n_carry = eqn.params["num_consts"], eqn.params["num_carry"]
+    n_consts, n_carry = _jaxpr.scan_counts(eqn)
     length = eqn.params["length"]
     consts, carry = list(args[:n_consts]), list(args[n_consts : n_consts + n_carry])
     scanned = args[n_consts + n_carry :]

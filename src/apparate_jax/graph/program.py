@@ -98,7 +98,7 @@ class Program:
         body = stage_body(self._flow, self._producer, carry_in, [out])
         constants = self._statics.get(self._flow, self._leaves, body.statics)
         carry = None if carry_in is None else carry_shape(carry_in)
-        return Stage(body, constants, carry, start, stop, jax.jit(body.__call__))
+        return Stage(body, constants, carry, start, stop, jax.jit(body))
 
     def split(self, site_indices: Sequence[int]) -> tuple[Stage, ...]:
         """Stages between the given sites: one more than there are sites.

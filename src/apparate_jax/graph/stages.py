@@ -23,7 +23,7 @@ _RELABELLING = frozenset({"reshape", "squeeze", "expand_dims"})
 _ENLARGING = frozenset({"broadcast_in_dim", "iota"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class StageBody:
     """The equations of one stage and what they read.
 

@@ -13,7 +13,7 @@ promise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -22,27 +22,35 @@ from numpy.typing import ArrayLike, NDArray
 from apparate_jax.core import Site
 from apparate_jax.errors import ConfigError
 
+POLICIES = ("validated", "even")
+
 
 @dataclass(frozen=True, slots=True)
 class PlacementConfig:
     """Budgets of the initial placement.
 
     Attributes:
+        policy: ``"validated"``, the set that saves most on the validation samples, or ``"even"``,
+            as many as the budget allows, evenly spaced (the paper's).
         ramp_budget: What all active ramps may add to the worst-case latency, as a share of it.
         memory_budget_mb: What their parameters may take, in MiB.
         max_ramps: At most this many; two or three well-placed ramps reach most of what many do.
         deepest: Sites deeper than this are left out: nothing is saved there.
     """
 
+    policy: Literal["validated", "even"] = "validated"
     ramp_budget: float = 0.02
     memory_budget_mb: float = 64.0
     max_ramps: int = 3
     deepest: float = 0.97
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.ramp_budget <= 1.0 or not 0.0 < self.deepest <= 1.0:
+        if self.policy not in POLICIES:
+            raise ConfigError(f"policy is {self.policy!r}, expected one of {list(POLICIES)}")
+        if not self.ramp_budget >= 0.0 or not 0.0 < self.deepest <= 1.0:
             raise ConfigError(
-                f"ramp_budget is {self.ramp_budget} and deepest {self.deepest}, expected 0..1"
+                f"ramp_budget is {self.ramp_budget} and deepest {self.deepest}, expected at least 0 "
+                "and within 0..1"
             )
         if self.max_ramps < 0 or not self.memory_budget_mb > 0:
             raise ConfigError(

@@ -1,7 +1,7 @@
 """The engine: batches in, answers out as their ramps complete, every input run to its end.
 
-Two threads. The **dispatcher** forms a batch of fixed shape, queues all of its programs on the
-device at once (JAX dispatch is asynchronous) and hands it over. The **releaser** waits for each
+Two threads. The **dispatcher** forms a batch of fixed shape, hands it over and queues all of its
+programs on the device at once (JAX dispatch is asynchronous). The **releaser** waits for each
 packed answer in turn; whoever's error is below the ramp's threshold gets its answer there and then,
 the rest goes on; at the end every input has the original model's answer too, and the batch's record
 goes to the observer. At most ``max_in_flight`` batches are on the device: two keep it busy.
@@ -12,6 +12,7 @@ Sharp edges: futures resolve on the releaser's thread, so callbacks must be shor
 copied on submission; do not change them before the answer is there.
 """
 
+import logging
 import queue
 import threading
 import time
@@ -35,6 +36,8 @@ from apparate_jax.errors import (
 from apparate_jax.ramps.answer import unpack_answer
 from apparate_jax.serve.batching import Request, RequestQueue
 from apparate_jax.serve.programs import Programs
+
+logger = logging.getLogger(__name__)
 
 Observer = Callable[[BatchRecord], None]
 
@@ -67,7 +70,9 @@ class _InFlight:
     sites: tuple[int, ...]
     shape: int
     dispatched_s: float
-    answers: list[jax.Array]
+    answers: "queue.SimpleQueue[jax.Array | BaseException]" = field(
+        default_factory=queue.SimpleQueue
+    )
     released: NDArray[np.bool_] = field(init=False)
     released_s: NDArray[np.float64] = field(init=False)
     exits: NDArray[np.int32] = field(init=False)
@@ -174,7 +179,9 @@ class Engine:
     def start(self) -> "Engine":
         """Start the dispatcher and the releaser."""
         for name, loop in (("dispatch", self._dispatch_loop), ("release", self._release_loop)):
-            thread = threading.Thread(target=loop, name=f"apparate-{name}", daemon=True)
+            thread = threading.Thread(
+                target=self._guarded, args=(loop,), name=f"apparate-{name}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
         return self
@@ -265,6 +272,25 @@ class Engine:
             arrays.append(array)
         return tuple(arrays)
 
+    def _guarded(self, loop: Callable[[], None]) -> None:
+        """Run a thread's loop; if it dies, everybody who waits hears of it."""
+        try:
+            loop()
+        except BaseException as error:
+            logger.exception("the engine stopped")
+            self._failure = error
+            self._queue.close()
+            self._refuse_waiting()
+            while not self._in_flight.empty():
+                batch = self._in_flight.get()
+                if batch is not None:
+                    self._give_up(batch, error)
+
+    def _give_up(self, batch: _InFlight, error: BaseException) -> None:
+        self._fail([r for r in batch.requests if not r.future.done()], error)
+        self._leave(len(batch.requests))
+        self._slots.release()
+
     def _dispatch_loop(self) -> None:
         while self._slots.acquire():
             taken = self._queue.take(self._programs.batch_sizes)
@@ -272,37 +298,37 @@ class Engine:
                 self._in_flight.put(None)
                 return
             requests, shape = taken
+            batch = _InFlight(requests, self._plan.sites, shape, self._clock())
+            self._in_flight.put(batch)
             try:
-                self._in_flight.put(self._dispatch(requests, shape))
+                self._dispatch(batch)
             except Exception as error:
-                self._fail(requests, error)
-                self._leave(len(requests))
-                self._slots.release()
+                batch.answers.put(error)
 
-    def _dispatch(self, requests: list[Request], shape: int) -> _InFlight:
-        sites = self._plan.sites
-        route = self._programs.route(sites, shape)
-        columns = zip(*(request.inputs for request in requests), strict=True)
-        inputs = jax.device_put([_padded(column, shape) for column in columns])
-        dispatched_s = self._clock()
-        answers = route.dispatch(self._programs.ramp_params, inputs)
-        return _InFlight(requests, sites, shape, dispatched_s, answers)
+    def _dispatch(self, batch: _InFlight) -> None:
+        route = self._programs.route(batch.sites, batch.shape)
+        columns = zip(*(request.inputs for request in batch.requests), strict=True)
+        inputs = jax.device_put([_padded(column, batch.shape) for column in columns])
+        for answer in route.dispatch(self._programs.ramp_params, inputs):
+            batch.answers.put(answer)
 
     def _release_loop(self) -> None:
         while (batch := self._in_flight.get()) is not None:
             try:
                 self._release(batch)
             except Exception as error:
-                waiting = [r for r in batch.requests if not r.future.done()]
-                self._fail(waiting, error)
-            finally:
+                logger.exception("a batch of %d requests failed", len(batch.requests))
+                self._give_up(batch, error)
+            except BaseException as error:
+                self._give_up(batch, error)
+                raise
+            else:
                 self._leave(len(batch.requests))
                 self._slots.release()
 
     def _release(self, batch: _InFlight) -> None:
-        size = len(batch.requests)
         for position, site in enumerate(batch.sites):
-            error, label, logits = unpack_answer(np.asarray(batch.answers[position])[:size])
+            error, label, logits = _next_answer(batch)
             batch.errors[:, position], batch.predictions[:, position] = error, label
             plan = self._plan
             threshold = plan.thresholds[position] if plan.sites == batch.sites else 0.0
@@ -314,8 +340,7 @@ class Engine:
         self._release_final(batch)
 
     def _release_final(self, batch: _InFlight) -> None:
-        size = len(batch.requests)
-        error, label, logits = unpack_answer(np.asarray(batch.answers[-1])[:size])
+        error, label, logits = _next_answer(batch)
         finished_s = self._clock()
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
         for row in np.flatnonzero(~batch.released):
@@ -338,6 +363,16 @@ class Engine:
         for request in requests:
             if not request.future.done():
                 request.future.set_exception(error)
+
+
+def _next_answer(
+    batch: _InFlight,
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+    """Wait for the next packed answer of a batch: error, label and logits of its real inputs."""
+    answer = batch.answers.get()
+    if isinstance(answer, BaseException):
+        raise answer
+    return unpack_answer(np.asarray(answer)[: len(batch.requests)])
 
 
 def _padded(rows: tuple[NDArray[Any], ...], shape: int) -> NDArray[Any]:

@@ -116,7 +116,7 @@ def _rounds(run: Callable[[], list[float]], budget_s: float, clock: Any) -> list
 def _answer_times(route: Route, programs: Programs, inputs: Any, clock: Any) -> list[float]:
     start = clock()
     times = []
-    for answer in route.dispatch(programs.ramp_params, inputs):
+    for answer in list(route.dispatch(programs.ramp_params, inputs)):
         np.asarray(answer)
         times.append((clock() - start) * 1e3)
     return times

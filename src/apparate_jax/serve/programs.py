@@ -15,7 +15,7 @@ they can be replaced while serving.
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -71,15 +71,14 @@ class Route:
     merged: bool
     segments: tuple[Segment, ...]
 
-    def dispatch(self, ramp_params: RampParams, inputs: Sequence[Any]) -> list[jax.Array]:
+    def dispatch(self, ramp_params: RampParams, inputs: Sequence[Any]) -> Iterator[jax.Array]:
         """Queue every program on the device, without waiting for any.
 
-        Returns:
-            Packed answers f32[batch, 2 + classes], one per active site and the original's last;
-            each is on its way to the host as soon as its program completes.
+        Yields:
+            Packed answers f32[batch, 2 + classes], one per active site and the original's last,
+            each as soon as its program is queued; it is on its way to the host when that completes.
         """
         carry: jax.Array | None = None
-        answers: list[jax.Array] = []
         for segment in self.segments:
             leading = ramp_params[segment.ramp] if segment.ramp is not None else ()
             carried = (carry,) if segment.takes_carry else ()
@@ -88,8 +87,7 @@ class Route:
                 carry = outputs[0]
             if segment.gives_answer:
                 outputs[-1].copy_to_host_async()
-                answers.append(outputs[-1])
-        return answers
+                yield outputs[-1]
 
 
 class Programs:
@@ -226,7 +224,7 @@ class Programs:
 
     def _run_once(self, route: Route) -> None:
         answers = route.dispatch(self.ramp_params, self.example_inputs(route.batch))
-        jax.block_until_ready(answers)
+        jax.block_until_ready(list(answers))
 
     def _answer(self, site: int, params: Sequence[Any], carry: Any, inputs: Sequence[Any]) -> Any:
         mask = inputs[self._mask] if self._mask is not None else None

@@ -1,21 +1,22 @@
 """A checkpoint brought to service: programs warmed, latency measured, ramps within their budget.
 
 The ramp budget is checked against measured latency: if the placed ramps slow an input that never
-exits by more than the budget, one fewer is placed, until they fit.
+exits by more than the budget, the best set of one fewer takes their place, until they fit.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from apparate_jax.checkpoint import Checkpoint
 from apparate_jax.control.controller import ControlConfig, make_controller
+from apparate_jax.control.initial import initial_sites
 from apparate_jax.core import BatchRecord, ExitPlan, Profile
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace
-from apparate_jax.ramps.placement import PlacementConfig, evenly
+from apparate_jax.ramps.placement import PlacementConfig
 from apparate_jax.serve.engine import Engine, EngineConfig, Observer
 from apparate_jax.serve.feedback import Feedback, OnDecision
 from apparate_jax.serve.profile import measure
@@ -108,27 +109,27 @@ def prepare(
     programs = Programs(program, model, checkpoint.ramps, config.batch_sizes)
     programs.warm_atomic(tell("compiling stages"))
     programs.warm_merged((), tell("compiling the original model"))
-    profile = _within_budget(programs, checkpoint.active, config, tell)
+    profile = _within_budget(programs, checkpoint, config, tell)
     return Service(programs, profile, config)
 
 
 def _within_budget(
     programs: Programs,
-    active: Sequence[int],
+    checkpoint: Checkpoint,
     config: ServiceConfig,
     tell: Callable[[str], Progress],
 ) -> Profile:
     """Measure the active ramps; while they cost more than the budget, place one fewer."""
-    sites = tuple(active)
+    sites = checkpoint.active
     while True:
         programs.warm_merged(sites, tell(f"compiling {len(sites) + 1} merged stages"))
         profile = measure(programs, sites, progress=tell(f"measuring {len(sites)} ramps"))
         if not sites or overhead_frac(profile) <= config.placement.ramp_budget:
             return profile
-        useful = [s for s in programs.sites if s.index in programs.ramps]
-        useful = [s for s in useful if s.depth <= config.placement.deepest]
-        fewer = evenly([s.depth for s in useful], len(sites) - 1)
-        sites = tuple(useful[i].index for i in fewer)
+        fewer = replace(config.placement, max_ramps=len(sites) - 1)
+        sites = initial_sites(
+            checkpoint.sites, checkpoint.ramps, checkpoint.validation, fewer, config.control
+        )
 
 
 def overhead_frac(profile: Profile) -> float:

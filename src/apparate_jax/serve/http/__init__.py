@@ -1,0 +1,19 @@
+"""HTTP server of the Open Inference Protocol v2 over an engine.
+
+``build_app`` makes the application, ``serve_http`` runs it until a signal comes and lets requests
+that are under way finish. Endpoints, examples and errors: docs/http.md.
+"""
+
+from apparate_jax.serve.http.answers import Answering
+from apparate_jax.serve.http.app import build_app
+from apparate_jax.serve.http.limits import HttpLimits
+from apparate_jax.serve.http.server import HttpServer, open_socket, serve_http
+
+__all__ = [
+    "Answering",
+    "HttpLimits",
+    "HttpServer",
+    "build_app",
+    "open_socket",
+    "serve_http",
+]

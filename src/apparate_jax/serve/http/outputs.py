@@ -1,0 +1,104 @@
+"""What clients may ask for and get: options of a request, tensors and parameters of a response.
+
+By default a response holds the model's outputs, ``logits`` FP32 [n, classes] and ``label`` INT64
+[n]. How each row was answered can be asked for by name as further outputs: ``exit`` BYTES [n],
+``exit_depth`` FP32 [n] and ``error`` FP32 [n]. The protocol's parameters are scalars: for a request
+of a single row, which is the common case, the three come as response parameters too; for several
+rows only the outputs say them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from reprlib import repr as short
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apparate_jax.core import Answer
+from apparate_jax.errors import RequestError
+from apparate_jax.serve.protocol import InferRequest, OutputTensor, RequestedOutput, Scalar
+
+DEFAULT_OUTPUTS = ("logits", "label")
+
+
+def _exits(answers: Sequence[Answer]) -> NDArray[Any]:
+    names = np.empty(len(answers), object)
+    names[:] = [answer.exit.encode() for answer in answers]
+    return names
+
+
+_MAKE: Mapping[str, Callable[[Sequence[Answer]], NDArray[Any]]] = MappingProxyType(
+    {
+        "logits": lambda answers: np.array([a.scores for a in answers], np.float32),
+        "label": lambda answers: np.array([a.label for a in answers], np.int64),
+        "exit": _exits,
+        "exit_depth": lambda answers: np.array([a.exit_depth for a in answers], np.float32),
+        "error": lambda answers: np.array([a.error for a in answers], np.float32),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a client wants its request to be answered.
+
+    Attributes:
+        outputs: In the order in which they are sent.
+        exact: Never exit early.
+        timeout_s: When the client gives up, None for never.
+    """
+
+    outputs: tuple[RequestedOutput, ...]
+    exact: bool
+    timeout_s: float | None
+
+
+def options_of(request: InferRequest) -> Options:
+    """Read the options of a request.
+
+    Raises:
+        RequestError: If an output is unknown, or the parameter ``accuracy`` or ``timeout`` has
+            another value than it can have.
+    """
+    accuracy = request.parameters.get("accuracy")
+    if accuracy not in (None, "exact"):
+        raise RequestError(f"parameter accuracy is {short(accuracy)}, expected 'exact' or none")
+    timeout_us = request.parameters.get("timeout", 0)
+    if type(timeout_us) is not int or not 0 <= timeout_us < 2**63:
+        raise RequestError(
+            f"parameter timeout is {short(timeout_us)}, expected microseconds (0 for no limit)"
+        )
+    outputs = request.outputs
+    if outputs is None:
+        outputs = tuple(RequestedOutput(name, request.binary_output) for name in DEFAULT_OUTPUTS)
+    for output in outputs:
+        if output.name not in _MAKE:
+            raise RequestError(f"output {output.name!r} is unknown, expected some of {list(_MAKE)}")
+    return Options(outputs, accuracy == "exact", timeout_us / 1e6 if timeout_us else None)
+
+
+def output_tensors(
+    outputs: Sequence[RequestedOutput], answers: Sequence[Answer]
+) -> list[OutputTensor]:
+    """The tensors of a response.
+
+    Args:
+        outputs: Those to send.
+        answers: One per row, n of them.
+
+    Returns:
+        Tensors of n rows each, in the order of ``outputs``.
+    """
+    return [
+        OutputTensor(output.name, _MAKE[output.name](answers), output.binary) for output in outputs
+    ]
+
+
+def response_parameters(answers: Sequence[Answer]) -> dict[str, Scalar]:
+    """``exit``, ``exit_depth`` (0..1) and ``error`` (0..1) of a single answer; else nothing."""
+    if len(answers) != 1:
+        return {}
+    answer = answers[0]
+    return {"exit": answer.exit, "exit_depth": answer.exit_depth, "error": answer.error}

@@ -1,0 +1,54 @@
+"""The paper's search: what it finds is allowed, its steps are the paper's, and exact beats it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.control.cases import Case, small_windows, typical_window
+
+from apparate_jax.control.thresholds import budget_for, tune_first, tune_thresholds
+
+
+@settings(max_examples=200, deadline=None)
+@given(small_windows(12), st.sampled_from([0.0, 0.1, 0.25]))
+def test_keeps_the_budget_and_never_beats_exact(case: Case, max_disagreement: float):
+    found = tune_first(*case[:3], case.samples, max_disagreement, "greedy")
+    optimum = tune_first(*case[:3], case.samples, max_disagreement, "exact")
+    limit = budget_for(max_disagreement, case.samples)
+    assert round(found.disagreement * case.samples) <= limit
+    assert found.saving <= optimum.saving + 1e-6
+
+
+@pytest.mark.parametrize("ramps", [1, 3, 6])
+def test_exact_is_never_below_greedy_on_whole_windows(ramps: int):
+    gains = []
+    for seed in range(12):
+        window = typical_window(512, ramps, seed)
+        exact, greedy = (tune_thresholds(*window, 0.01, method) for method in ("exact", "greedy"))
+        assert max(exact.disagreement, greedy.disagreement) <= 5 / 512
+        assert exact.saving >= greedy.saving - 1e-5
+        gains.append(exact.saving / greedy.saving)
+    assert np.mean(gains) > 1.0
+
+
+def test_climbs_in_doubling_steps_and_halves_down_to_a_hundredth():
+    # all right up to 0.5, one wrong there: 0.1, 0.3, then the step of 0.4 breaks and is halved
+    errors = np.append(np.linspace(0.0, 0.499, 99), 0.5).astype(np.float32)[:, None]
+    agrees = np.append(np.ones(99, bool), False)[:, None]
+    found = tune_thresholds(errors, agrees, [1.0], 0.0, "greedy")
+    assert found.thresholds[0] == pytest.approx(0.5, abs=1e-6)
+    assert found.disagreement == 0.0
+
+    # the wrong one at 0.306: 0.3 + 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125, 0.01 all break
+    errors[-1] = 0.306
+    found = tune_thresholds(errors, agrees, [1.0], 0.0, "greedy")
+    assert found.thresholds[0] == pytest.approx(0.3, abs=1e-6)
+
+
+def test_takes_the_ramp_that_saves_most():
+    errors = np.full((10, 2), 0.05, np.float32)
+    agrees = np.ones((10, 2), bool)
+    agrees[0] = False
+    found = tune_thresholds(errors, agrees, [5.0, 1.0], 0.1, "greedy")
+    assert found.saving == pytest.approx(5.0)
+    assert found.thresholds[0] >= 0.1

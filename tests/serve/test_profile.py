@@ -1,0 +1,56 @@
+"""Profiles: complete, robust to outliers, and the same after a trip to disk."""
+
+import itertools
+
+import pytest
+
+from apparate_jax.errors import CheckpointError
+from apparate_jax.serve import profile as profiles
+from tests.serve import models
+
+
+@pytest.fixture(scope="module")
+def measured():
+    made = models.programs(models.mlp(), (1, 2))
+    made.warm_atomic()
+    made.warm_merged(())
+    made.warm_merged((0, 1))
+    return profiles.measure(made, (0, 1), budget_s=0.01)
+
+
+def test_every_shape_stage_and_ramp_is_measured(measured):
+    assert measured.device == profiles.device_name()
+    assert [shape.batch for shape in measured.shapes] == [1, 2]
+    for shape in measured.shapes:
+        assert len(shape.release_ms) == len(shape.site_ms) == len(shape.ramp_ms) == 2
+        assert 0 < shape.site_ms[0] < shape.site_ms[1]
+        assert min(shape.ramp_ms) > 0
+        assert 0 < shape.release_ms[0] <= shape.release_ms[1] <= shape.total_ms
+        assert list(shape.savings_ms) == sorted(shape.savings_ms, reverse=True)
+        assert shape.overhead_frac == pytest.approx(shape.total_ms / shape.vanilla_ms - 1)
+
+
+def test_a_shape_between_is_served_by_the_next(measured):
+    assert measured.at(1).batch == 1
+    assert measured.at(2).batch == 2
+    assert measured.at(7).batch == 2
+
+
+def test_medians_are_robust_to_slow_rounds():
+    values = itertools.chain([9.0], itertools.cycle([1.0, 1.0, 1.0, 1.0, 100.0]))
+    ticks = itertools.count()
+    medians = profiles._rounds(lambda: [next(values)], 5.0, lambda: float(next(ticks)))
+    assert medians == [1.0]
+
+
+def test_profiles_survive_a_trip_to_disk(measured, tmp_path):
+    path = tmp_path / "profile.json"
+    profiles.save_profile(measured, path)
+    assert profiles.load_profile(path) == measured
+
+
+def test_a_damaged_profile_is_an_error(tmp_path):
+    path = tmp_path / "profile.json"
+    path.write_text('{"device": "cpu"}')
+    with pytest.raises(CheckpointError, match="delete it"):
+        profiles.load_profile(path)

@@ -1,0 +1,100 @@
+"""Programs: how many are compiled, atomic and merged routes agree, the background compiler."""
+
+import jax
+import numpy as np
+import pytest
+
+from apparate_jax.core import InputSpec
+from apparate_jax.errors import ConfigError
+from apparate_jax.graph import trace
+from apparate_jax.models import from_function
+from apparate_jax.ramps.answer import unpack_answer
+from apparate_jax.serve.programs import Programs
+from tests.serve import models
+from tests.zoo import encoder
+
+
+def _run(made: Programs, sites: tuple[int, ...], batch: int) -> list[np.ndarray]:
+    inputs = made.example_inputs(batch)
+    return [np.asarray(a) for a in made.route(sites, batch).dispatch(made.ramp_params, inputs)]
+
+
+def test_atomic_and_merged_routes_give_the_same_answers():
+    made = models.programs(models.mlp())
+    made.warm_atomic()
+    for sites in ((), (0,), (1,), (0, 1)):
+        assert not any(made.route(sites, batch).merged for batch in made.batch_sizes)
+        atomic = [_run(made, sites, batch) for batch in made.batch_sizes]
+        made.warm_merged(sites)
+        assert all(made.route(sites, batch).merged for batch in made.batch_sizes)
+        merged = [_run(made, sites, batch) for batch in made.batch_sizes]
+        for before, after in zip(atomic, merged, strict=True):
+            assert len(before) == len(after) == len(sites) + 1
+            for one, other in zip(before, after, strict=True):
+                np.testing.assert_array_equal(one[:, 1], other[:, 1])
+                np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_compilations_per_batch_shape_are_counted_and_never_repeated():
+    made = models.programs(models.mlp(), (1, 2))
+    made.warm_atomic()
+    # Per shape: three stages and two heads; the heads are one program with other parameters.
+    assert made.num_compiled == 2 * 4
+    made.warm_merged((0,))
+    # Per shape: the first stage with its head, and what follows; the latter was not there before.
+    assert made.num_compiled == 2 * 4 + 2 * 2
+    made.warm_atomic()
+    made.warm_merged((0,))
+    assert made.num_compiled == 2 * 4 + 2 * 2
+
+
+def test_equal_layers_share_one_program():
+    case = encoder()
+    specs = [InputSpec("ids", (12,), "int32", 0, 50), InputSpec("mask", (12,), "int32", 1, 2)]
+    model = from_function(case.fn, case.params, inputs=specs, mask="mask")
+    program = trace(model.apply, model.params, *model.example_inputs(2))
+    made = Programs(program, model, batch_sizes=(2,))
+    made.warm_atomic()
+    # Stages of two equal layers: first attention (with the embedding), feed-forward, attention,
+    # the last feed-forward (with the pooling), the classifier. Nothing to share but nothing twice.
+    assert made.num_compiled <= len(program.sites) + 1
+    (logits,) = _run(made, (), 2)
+    expected = np.asarray(jax.jit(case.fn)(case.params, *model.example_inputs(2)))
+    np.testing.assert_array_equal(unpack_answer(logits)[2], expected)
+
+
+def test_the_background_compiler_swaps_merged_programs_in():
+    made = models.programs(models.mlp(), (1,))
+    made.warm_atomic()
+    assert not made.route((0,), 1).merged
+    made.prepare((0,)).result(60)
+    assert made.route((0,), 1).merged
+    made.close()
+
+
+def test_ramp_parameters_can_be_replaced_while_serving():
+    made = models.programs(models.mlp(), (1,))
+    made.warm_merged((0,))
+    kernel, bias = made.ramp_params[0]
+    before = _run(made, (0,), 1)
+    made.ramp_params[0] = (kernel, bias + np.array([100.0, 0.0, 0.0], np.float32))
+    after = _run(made, (0,), 1)
+    assert after[0][0, 1] == 0
+    np.testing.assert_array_equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 1), (2, 2)])
+def test_batch_sizes_are_checked(sizes):
+    with pytest.raises(ConfigError, match="batch sizes"):
+        models.programs(models.mlp(), sizes)
+
+
+def test_routes_need_warm_programs_and_trained_ramps():
+    made = models.programs(models.mlp(), (1,))
+    with pytest.raises(ConfigError, match=r"call warm_atomic\(\)"):
+        made.route((0,), 1)
+    made.warm_atomic()
+    with pytest.raises(ConfigError, match="with a trained ramp"):
+        made.route((7,), 1)
+    with pytest.raises(ConfigError, match="expected ascending"):
+        made.warm_merged((1, 0))

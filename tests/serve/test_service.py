@@ -1,0 +1,95 @@
+"""From a checkpoint to engines: warmed, within the ramp budget, tuned by their own feedback."""
+
+import numpy as np
+import pytest
+
+from apparate_jax.checkpoint import Checkpoint
+from apparate_jax.control.controller import ControlConfig, Controller
+from apparate_jax.core import FINAL, ExitPlan
+from apparate_jax.errors import ConfigError
+from apparate_jax.graph import trace
+from apparate_jax.ramps.placement import PlacementConfig
+from apparate_jax.serve.engine import Engine
+from apparate_jax.serve.feedback import Feedback
+from apparate_jax.serve.service import ServiceConfig, prepare
+from tests.serve import models
+
+
+def _checkpoint() -> Checkpoint:
+    model = models.mlp()
+    program = trace(model.apply, model.params, *model.example_inputs(2))
+    ramps = models.ramps(program)
+    # The second ramp is the model's own last layer: it always agrees, so it may open wide.
+    same = {"kernel": model.params[2], "bias": np.zeros(3, np.float32)}
+    second = type(ramps[1])(1, ramps[1].name, "identity", same, 1.0, 1.0)
+    return Checkpoint(model, program.sites, (ramps[0], second), active=(0, 1))
+
+
+def _config(ramp_budget: float) -> ServiceConfig:
+    control = ControlConfig(window=256, tune_every=32, min_samples=64)
+    placement = PlacementConfig(ramp_budget=ramp_budget)
+    return ServiceConfig(batch_sizes=(1, 4), control=control, placement=placement)
+
+
+def test_thresholds_open_on_feedback_and_answers_stay_right():
+    service = prepare(_checkpoint(), _config(100.0))
+    assert service.profile.sites == (0, 1)
+    decided: list[ExitPlan] = []
+    engine, feedback = service.apparate(on_decision=lambda plan, info: decided.append(plan))
+    assert engine.plan == ExitPlan.closed((0, 1))
+    with engine:
+        feedback.attach(engine)
+        first = [engine.submit(models.example(i)).result(30) for i in range(40)]
+        assert {a.exit for a in first} == {FINAL}
+        for i in range(160):
+            engine.submit(models.example(i)).result(30)
+        assert engine.wait_idle(30)
+        feedback.close()
+        late = [engine.submit(models.example(i)).result(30) for i in range(20)]
+    assert decided
+    assert engine.plan.thresholds[1] > 0
+    assert any(a.exit != FINAL for a in late)
+    for i, answer in enumerate(late):
+        expected = models.answers(service.programs, models.example(i)["x"])[1]
+        assert answer.label == int(expected.argmax())
+    service.programs.close()
+
+
+def test_ramps_over_the_budget_are_left_out():
+    service = prepare(_checkpoint(), _config(0.0))
+    assert len(service.profile.sites) < 2
+    service.programs.close()
+
+
+def test_vanilla_is_the_same_engine_with_one_stage():
+    service = prepare(_checkpoint(), _config(100.0))
+    with service.vanilla() as engine:
+        assert engine.plan == ExitPlan()
+        assert engine.submit(models.example()).result(30).exit == FINAL
+    service.programs.close()
+
+
+def test_a_checkpoint_of_other_sites_is_refused():
+    checkpoint = _checkpoint()
+    other = Checkpoint(checkpoint.model, checkpoint.sites[:1])
+    with pytest.raises(ConfigError, match="inject and train it again"):
+        prepare(other, _config(100.0))
+
+
+def test_a_controller_that_fails_closes_all_exits(caplog):
+    made = models.programs(models.mlp(), (1,))
+    made.warm_atomic()
+
+    def fail(state, observation):
+        raise ValueError("no idea")
+
+    feedback = Feedback(Controller(init=lambda: None, update=fail))
+    plan = ExitPlan((0, 1), (1.0, 1.0))
+    with Engine(made, plan=plan, observer=feedback.observe) as engine:
+        feedback.attach(engine)
+        assert engine.submit(models.example()).result(30).exit != FINAL
+        assert engine.wait_idle(30)
+        feedback.close()
+        assert engine.plan == ExitPlan.closed((0, 1))
+        assert engine.submit(models.example()).result(30).exit == FINAL
+    assert "no idea" in caplog.text
