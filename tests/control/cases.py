@@ -34,9 +34,9 @@ def small_windows(draw: st.DrawFn, size: int) -> Case:
     levels = draw(st.lists(st.sampled_from(ERRORS), min_size=1, max_size=LEVELS))
     errors = rng.choice(np.asarray(levels, np.float32), (size, ramps))
     agrees = rng.random((size, ramps)) < draw(st.sampled_from([0.0, 0.3, 0.7, 0.9, 1.0]))
-    lowest = draw(st.sampled_from([0, 1]))
+    low, high = draw(st.sampled_from([(0, 2), (0, 9), (1, 2), (1, 3), (1, 9)]))
     shape = (size, ramps) if draw(st.booleans()) else (ramps,)
-    savings = -np.sort(-rng.integers(lowest, 9, shape), axis=-1)
+    savings = -np.sort(-rng.integers(low, high, shape), axis=-1)
     return Case(errors, agrees, savings.astype(np.float32), samples)
 
 

@@ -50,9 +50,7 @@ def released(plan: ExitPlan, given_batch: Batch) -> Observation:
 def warmed(controller: Controller, config: ControlConfig = CONFIG) -> State:
     """The state after quiet samples that open both ramps up to any error."""
     state = controller.init()
-    _, state, info = controller.update(
-        state, released(state.plan, batch(config.min_samples, 0.2))
-    )
+    _, state, info = controller.update(state, released(state.plan, batch(config.min_samples, 0.2)))
     assert info.tuning is not None
     assert state.thresholds == (1.0, 1.0)
     return state

@@ -4,9 +4,52 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from apparate_jax.control.thresholds import (
+    budget_for,
+    evaluate_thresholds,
+    tune_first,
+    tune_thresholds,
+)
 from tests.control.cases import Case, small_windows, typical_window
 
-from apparate_jax.control.thresholds import budget_for, tune_first, tune_thresholds
+
+def climb(case: Case, limit: int) -> list[float]:
+    """The paper's search in plain Python."""
+    errors, agrees, gains = case.valid
+    ramps = errors.shape[1]
+
+    def attempt(thresholds: list[np.float32]) -> tuple[float, int]:
+        found = evaluate_thresholds(errors, agrees, gains, thresholds)
+        return found.saving * case.samples, round(found.disagreement * case.samples)
+
+    thresholds, steps = [np.float32(0)] * ramps, [0.1] * ramps
+    while True:
+        saving, wrong = attempt(thresholds)
+        scores: dict[int, float] = {}
+        trials, shrunk = {}, False
+        for r in (r for r in range(ramps) if thresholds[r] < 1):
+            raised = min(thresholds[r] + np.float32(steps[r]), np.float32(1))
+            trials[r] = [*thresholds[:r], raised, *thresholds[r + 1 :]]
+            trial_saving, trial_wrong = attempt(trials[r])
+            if trial_wrong <= limit:
+                scores[r] = (trial_saving - saving) / (max(trial_wrong - wrong, 0) + 1e-6)
+            elif steps[r] > 0.01:
+                steps[r], shrunk = max(steps[r] / 2, 0.01), True
+        if scores:
+            best = max(scores, key=lambda r: scores[r])
+            thresholds = trials[best]
+            steps[best] *= 2
+        elif not shrunk:
+            return [float(t) for t in thresholds]
+
+
+@settings(max_examples=200, deadline=None)
+@given(small_windows(12), st.sampled_from([0.0, 0.1, 0.25]))
+def test_climbs_as_the_plain_search_does(case: Case, max_disagreement: float):
+    found = tune_first(*case[:3], case.samples, max_disagreement, "greedy")
+    plain = climb(case, budget_for(max_disagreement, case.samples))
+    np.testing.assert_allclose(found.thresholds, plain, rtol=1e-6)
 
 
 @settings(max_examples=200, deadline=None)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.control.cases import typical_window
 
 from apparate_jax.control.thresholds import (
     budget_for,
@@ -15,6 +14,7 @@ from apparate_jax.control.thresholds import (
     tune_thresholds,
 )
 from apparate_jax.errors import ConfigError
+from tests.control.cases import typical_window
 
 GOOD = (np.full((4, 2), 0.2, np.float32), np.ones((4, 2), bool), np.array([2.0, 1.0]))
 

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def test_features_are_the_pooled_values_of_every_sample(count):
     tiny = tiny_encoder()
     inputs = sentences(count)
     features = collect_features(tiny.program, tiny.model, inputs, KINDS, **LIMITS)
-    values, logits = tiny.program.rebatch(count).taps(list(KINDS))(*inputs)
+    values, logits = jax.jit(tiny.program.rebatch(count).taps(list(KINDS)))(*inputs)
     assert features.sites == (0, 2, 3) and features.kinds == tuple(KINDS.values())
     np.testing.assert_allclose(features.logits, logits, rtol=1e-4, atol=1e-5)
     for kind, value, table in zip(features.kinds, values, features.pooled, strict=True):
@@ -55,25 +56,28 @@ def test_rows_that_are_not_finite_are_named():
 
 
 def test_a_value_that_overflows_is_named_by_its_site():
-    params = {"a": np.full((4, 8), 3e38, np.float32), "b": np.ones((8, 2), np.float32)}
+    params = [np.full(shape, 3e38, np.float32) for shape in ((4, 8), (8, 8), (8, 2))]
 
     def fn(params, x):
-        return jnp.tanh((x @ params["a"]) * 2.0) @ params["b"]
+        x = jnp.maximum(x @ params[0], 0.0)
+        return jnp.tanh(jnp.tanh(x @ params[1]) @ params[2])
 
+    x = np.ones((3, 4), np.float32)
     model = Model("m", fn, params, (InputSpec("x", (4,), "float32"),))
-    program = trace(fn, params, np.ones((2, 4), np.float32))
-    values = program.taps([0])(np.ones((2, 4), np.float32))[0][0]
-    if np.isfinite(np.asarray(values)).all():
-        pytest.skip("the site lies after the squashing here")
-    with pytest.raises(NumericsError, match="values at"):
-        collect_features(program, model, [np.ones((3, 4), np.float32)], {0: "identity"}, **LIMITS)
+    program = trace(fn, params, x)
+    assert np.isfinite(jax.jit(fn)(params, x)).all()
+    with pytest.raises(NumericsError, match=r"values at .* not finite for 3 of 3"):
+        collect_features(program, model, [x], {0: "identity"}, **LIMITS)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda ids, mask: (ids,), "1 arrays for a model of 2 inputs"),
-        (lambda ids, mask: (ids[:, :5], mask), r"input 0 is int32\[6, 5\], expected int32\[samples, 12\]"),
+        (
+            lambda ids, mask: (ids[:, :5], mask),
+            r"input 0 is int32\[6, 5\], .* int32\[samples, 12\]",
+        ),
         (lambda ids, mask: (ids, mask.astype(np.float32)), "input 1 is float32"),
         (lambda ids, mask: (ids, mask[:2]), r"\[6, 2\] samples"),
         (lambda ids, mask: (ids[:0], mask[:0]), "not 0"),

@@ -106,7 +106,7 @@ def test_users_extend_the_table(monkeypatch):
 
 
 def test_unknown_kinds_are_named_with_the_known_ones():
-    with pytest.raises(RampError, match="'median' is unknown.*masked_mean"):
+    with pytest.raises(RampError, match=r"'median' is unknown.*masked_mean"):
         pool("median", jnp.asarray(SEQUENCE), None)
     with pytest.raises(RampError, match="none, leave this site without a ramp"):
         head_kind("identity", (3,))

@@ -109,15 +109,14 @@ def search(
         The problem: Apparate (SOSP'24), section 3.2.
     """
     size, ramps = errors.shape
-    valid = jnp.arange(size) < samples
     useful = (savings.reshape(-1, ramps) > 0).any(axis=0)
-    order = _order(jnp.where(useful, errors, jnp.nan), valid)
+    order = _order(jnp.where(useful, errors, jnp.nan))
     wrong = bitmask.pack(~agrees.T)
     steps = savings.T - jnp.concatenate([savings.T[1:], jnp.zeros_like(savings.T[:1])])
     steps = steps if steps.ndim == 1 else bitmask.pad(steps)
     levels, used = _plan(budget, ramps)
     prefixes = _Prefixes(
-        bitmask.pack(valid[None]),
+        bitmask.pack(jnp.arange(size)[None] < samples),
         jnp.zeros(1),
         jnp.zeros(1, jnp.int32),
         jnp.zeros((1, 0), jnp.int32),
@@ -154,11 +153,11 @@ def _plan(budget: int, ramps: int) -> tuple[tuple[_Level, ...], NDArray[np.int32
     return tuple(levels), used
 
 
-def _order(errors: Float32[Array, "n r"], valid: Bool[Array, " n"]) -> _Order:
+def _order(errors: Float32[Array, "n r"]) -> _Order:
     """Sort every ramp's samples by error; those that cannot exit come last and are in no mask."""
-    size = len(valid)
+    size = len(errors)
     bits = jax.lax.bitcast_convert_type(errors, jnp.int32) & _NEVER  # without the sign: -0.0 is 0.0
-    keys = jnp.where(valid[:, None] & (errors < OPEN), bits, _NEVER).T
+    keys = jnp.where(errors < OPEN, bits, _NEVER).T
     samples = jnp.argsort(keys, axis=1)
     keys = jnp.take_along_axis(keys, samples, axis=1)
     single = jnp.where((keys != _NEVER)[..., None], bitmask.singles(samples, size), jnp.uint32(0))

@@ -21,7 +21,7 @@ class TrainConfig:
         soft_targets: Train towards the original's probabilities instead of its label.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW, on kernels.
-        minibatch: Samples per step.
+        minibatch: Samples per step at most; an eighth of the training samples if that is less.
         max_epochs: Passes over the training samples at most.
         patience: Epochs in which no ramp improves before training ends.
         batch_size: Samples per pass of the frozen model.
@@ -37,7 +37,7 @@ class TrainConfig:
     soft_targets: bool = True
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    minibatch: int = 256
+    minibatch: int = 128
     max_epochs: int = 100
     patience: int = 8
     batch_size: int = 8

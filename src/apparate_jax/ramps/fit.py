@@ -10,7 +10,8 @@ none has improved for ``patience`` epochs. Kernels start at zero: the only rando
 of the samples, which is seeded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,9 @@ from apparate_jax.ramps.features import Progress
 
 Params = dict[str, jax.Array]
 """``{"kernel": f32[ramps, width, classes], "bias": f32[ramps, classes]}`` of one group."""
+
+# Steps of an epoch at least: few samples would otherwise be learnt too slowly for `patience`.
+_LEAST_STEPS = 8
 
 # An improvement below this does not keep training going.
 _MATERIAL_NATS = 1e-4
@@ -87,9 +91,6 @@ class _Report(NamedTuple):
     improved: jax.Array
 
 
-_Epoch = Callable[[_State, jax.Array], tuple[_State, _Report]]
-
-
 def make_groups(
     pooled: Sequence[Float32[np.ndarray, "samples width"]],
     train_rows: Int[np.ndarray, " train"],
@@ -138,15 +139,18 @@ def fit_heads(
         progress: Called after each epoch.
     """
     samples = len(train_targets)
-    run, state = _prepare(groups, train_targets, valid_targets, config)
+    # The data are arguments of the epoch: as constants they would be copied into the program.
+    train = [jnp.asarray(g.train) for g in groups], jnp.asarray(train_targets)
+    valid = [jnp.asarray(g.valid) for g in groups], jnp.asarray(valid_targets)
+    state = _start(groups, train_targets.shape[1], _optimizer(config))
     rng = np.random.default_rng(config.seed)
-    size = min(config.minibatch, samples)
+    size = min(config.minibatch, max(1, samples // _LEAST_STEPS))
     order = np.argsort([m for g in groups for m in g.members])
     losses: list[NDArray[np.float32]] = []
     since = 0
     while len(losses) < config.max_epochs and since < config.patience:
         rows = rng.permutation(samples)[: samples // size * size].reshape(-1, size)
-        state, report = run(state, jnp.asarray(rows))
+        state, report = _epoch(config, state, *train, *valid, jnp.asarray(rows))
         both = [np.concatenate([np.asarray(v) for v in side])[order] for side in report[:2]]
         losses.append(np.stack(both))
         since = 0 if bool(report.improved) else since + 1
@@ -160,16 +164,16 @@ def fit_heads(
     return Fitted(tuple(zip(groups, state.best, strict=True)), logits[order], np.stack(losses))
 
 
-def _prepare(
-    groups: Sequence[Group], train_targets: Any, valid_targets: Any, config: TrainConfig
-) -> tuple[_Epoch, _State]:
-    """The compiled epoch over the data, and the state at the start."""
-    optimizer = optax.adamw(
-        config.learning_rate,
-        weight_decay=config.weight_decay,
-        mask=[{"kernel": True, "bias": False} for _ in groups],
-    )
-    classes = train_targets.shape[1]
+def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    def is_kernel(params: list[Params]) -> list[dict[str, bool]]:
+        return [{"kernel": True, "bias": False} for _ in params]
+
+    return optax.adamw(config.learning_rate, weight_decay=config.weight_decay, mask=is_kernel)
+
+
+def _start(
+    groups: Sequence[Group], classes: int, optimizer: optax.GradientTransformation
+) -> _State:
     params = [
         {
             "kernel": jnp.zeros((*g.mean.shape, classes), jnp.float32),
@@ -178,16 +182,7 @@ def _prepare(
         for g in groups
     ]
     worst = [jnp.full(len(g.members), jnp.inf) for g in groups]
-    # The data are arguments: as constants they would be copied into the program.
-    train = [jnp.asarray(g.train) for g in groups], jnp.asarray(train_targets)
-    valid = [jnp.asarray(g.valid) for g in groups], jnp.asarray(valid_targets)
-    epoch = jax.jit(_make_epoch(optimizer))
-
-    def run(state: _State, order: jax.Array) -> tuple[_State, _Report]:
-        result: tuple[_State, _Report] = epoch(state, *train, *valid, order)
-        return result
-
-    return run, _State(params, optimizer.init(params), params, worst)
+    return _State(params, optimizer.init(params), params, worst)
 
 
 def _logits(params: Params, features: Any) -> jax.Array:
@@ -201,35 +196,36 @@ def _divergence(params: Params, features: jax.Array, targets: jax.Array) -> jax.
     return (entropy - (targets * scores).sum(axis=-1)).mean(axis=-1)
 
 
-def _make_epoch(optimizer: optax.GradientTransformation) -> Callable[..., tuple[_State, _Report]]:
-    def epoch(
-        state: _State,
-        features: list[jax.Array],
-        targets: jax.Array,
-        valid: list[jax.Array],
-        valid_targets: jax.Array,
-        order: jax.Array,
-    ) -> tuple[_State, _Report]:
-        def objective(params: list[Params], rows: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-            each = [
-                _divergence(p, x[:, rows], targets[rows])
-                for p, x in zip(params, features, strict=True)
-            ]
-            return jnp.concatenate(each).sum(), each
+@partial(jax.jit, static_argnums=0)
+def _epoch(
+    config: TrainConfig,
+    state: _State,
+    features: list[jax.Array],
+    targets: jax.Array,
+    valid: list[jax.Array],
+    valid_targets: jax.Array,
+    order: jax.Array,
+) -> tuple[_State, _Report]:
+    """One pass over the training samples, in steps of the rows i[steps, minibatch] of ``order``."""
+    optimizer = _optimizer(config)
 
-        def step(carry: Any, rows: jax.Array) -> tuple[Any, list[jax.Array]]:
-            params, memory = carry
-            gradients, each = jax.grad(objective, has_aux=True)(params, rows)
-            updates, memory = optimizer.update(gradients, memory, params)
-            return (optax.apply_updates(params, updates), memory), each
+    def objective(params: list[Params], rows: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        each = [
+            _divergence(p, x[:, rows], targets[rows]) for p, x in zip(params, features, strict=True)
+        ]
+        return jnp.concatenate(each).sum(), each
 
-        (params, memory), steps = jax.lax.scan(step, (state.params, state.optimizer), order)
-        checked = [_divergence(p, x, valid_targets) for p, x in zip(params, valid, strict=True)]
-        best, lowest, improved = _keep_best(state, params, checked)
-        report = _Report([loss.mean(axis=0) for loss in steps], checked, improved)
-        return _State(params, memory, best, lowest), report
+    def step(carry: Any, rows: jax.Array) -> tuple[Any, list[jax.Array]]:
+        params, memory = carry
+        gradients, each = jax.grad(objective, has_aux=True)(params, rows)
+        updates, memory = optimizer.update(gradients, memory, params)
+        return (optax.apply_updates(params, updates), memory), each
 
-    return epoch
+    (params, memory), steps = jax.lax.scan(step, (state.params, state.optimizer), order)
+    checked = [_divergence(p, x, valid_targets) for p, x in zip(params, valid, strict=True)]
+    best, lowest, improved = _keep_best(state, params, checked)
+    report = _Report([loss.mean(axis=0) for loss in steps], checked, improved)
+    return _State(params, memory, best, lowest), report
 
 
 def _keep_best(

@@ -49,8 +49,8 @@ class PlacementConfig:
             raise ConfigError(f"policy is {self.policy!r}, expected one of {list(POLICIES)}")
         if not self.ramp_budget >= 0.0 or not 0.0 < self.deepest <= 1.0:
             raise ConfigError(
-                f"ramp_budget is {self.ramp_budget} and deepest {self.deepest}, expected at least 0 "
-                "and within 0..1"
+                f"ramp_budget is {self.ramp_budget} and deepest {self.deepest}, expected at least "
+                "0 and within 0..1"
             )
         if self.max_ramps < 0 or not self.memory_budget_mb > 0:
             raise ConfigError(

@@ -9,12 +9,15 @@ from apparate_jax.serve.protocol.datatypes import DTYPES, datatype_of, fit_integ
 
 def test_every_dtype_has_one_name():
     assert [datatype_of(dtype.name) for dtype in DTYPES.values()] == list(DTYPES)
+    assert [datatype_of(dtype) for dtype in DTYPES.values()] == list(DTYPES)
     assert len(DTYPES) == 14
 
 
 def test_a_dtype_that_the_protocol_lacks_is_refused():
     with pytest.raises(ConfigError, match=r"'complex64' cannot be served.*float32"):
         datatype_of("complex64")
+    with pytest.raises(ConfigError, match="'complex64' cannot be served"):
+        datatype_of(np.dtype("complex64"))
 
 
 @pytest.mark.parametrize("name", [n for n in DTYPES if DTYPES[n].kind in "biu"])

@@ -70,5 +70,5 @@ def _checked(spec: InputSpec, array: NDArray[Any]) -> NDArray[Any]:
         except RequestError as error:
             raise RequestError(f"input {spec.name!r}: {error}") from None
     raise RequestError(
-        f"input {spec.name!r} has datatype {datatype_of(array.dtype.name)}, expected {wanted}"
+        f"input {spec.name!r} has datatype {datatype_of(array.dtype)}, expected {wanted}"
     )

@@ -19,6 +19,8 @@ from apparate_jax.serve.protocol.raw import encode_raw
 Scalar = str | int | float | bool
 """Values that parameters may have."""
 
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputTensor:
@@ -66,7 +68,7 @@ def encode_infer_response(
         response["parameters"] = dict(parameters)
     tail: list[bytes] = []
     response["outputs"] = [_encode(output, tail) for output in outputs]
-    head = json.dumps(response, separators=(",", ":"), allow_nan=False).encode()
+    head = _JSON.encode(response).encode()
     if not any(output.binary for output in outputs):
         return head, None
     return b"".join([head, *tail]), len(head)
@@ -76,7 +78,7 @@ def _encode(output: OutputTensor, tail: list[bytes]) -> dict[str, Any]:
     """The output's JSON object; its raw bytes, if it has any, go to ``tail``."""
     entry: dict[str, Any] = {
         "name": output.name,
-        "datatype": datatype_of(output.array.dtype.name),
+        "datatype": datatype_of(output.array.dtype),
         "shape": list(output.array.shape),
     }
     if output.binary:

@@ -1,0 +1,58 @@
+"""What the benchmarks share: the machine, paired timing, and where results go."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from apparate_jax.serve.profile import device_name
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """The machine and versions that figures were measured with."""
+    return {
+        "device": device_name(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def paired(fns: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Time functions in turn, after one warm-up call each.
+
+    Args:
+        fns: What to time, by name; each returns when its work is done.
+        rounds: Turns of each.
+
+    Returns:
+        Seconds f64[rounds] by name. Ratios of the same round are paired.
+    """
+    for fn in fns.values():
+        fn()
+    times: dict[str, list[float]] = {name: [] for name in fns}
+    for turn in range(rounds):
+        names = list(fns) if turn % 2 == 0 else list(fns)[::-1]
+        for name in names:
+            start = time.perf_counter()
+            fns[name]()
+            times[name].append(time.perf_counter() - start)
+    return {name: np.asarray(values) for name, values in times.items()}
+
+
+def write_result(name: str, payload: dict[str, Any]) -> Path:
+    """Write ``benchmarks/results/NAME.json`` with the machine beside the figures."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **payload}, indent=1) + "\n")
+    print(f"wrote {path.relative_to(Path.cwd())}" if path.is_relative_to(Path.cwd()) else path)
+    return path
