@@ -16,7 +16,7 @@ from _demo import demo_checkpoint
 from apparate_jax.graph import trace
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.zoo import CASES  # noqa: E402
+from tests.zoo import CASES
 
 
 def differences(fn: Any, params: Any, inputs: Any) -> dict[str, Any]:

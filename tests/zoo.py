@@ -1,6 +1,7 @@
 """The table of small models that graph, ramps and engine are tried on: one entry a kind."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        norm = lambda: nn.BatchNorm(use_running_average=True)
+        norm = partial(nn.BatchNorm, use_running_average=True)
         y = nn.relu(
             norm()(nn.Conv(self.width, (3, 3), (self.stride, self.stride), use_bias=False)(x))
         )
@@ -90,7 +91,10 @@ def vgg() -> Case:
 
 def _attention(x, mask, p, heads: int):
     batch, length, width = x.shape
-    split = lambda y: y.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3)
+
+    def split(y):
+        return y.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3)
+
     q, k, v = (split(x @ p[name]) for name in ("q", "k", "v"))
     scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(width // heads) + mask
     mixed = jax.nn.softmax(scores) @ v

@@ -59,6 +59,14 @@ def test_rows_that_do_not_count_change_nothing():
     assert first[1:] == again[1:]
 
 
+def test_of_equal_savings_the_fewest_wrong_answers_win():
+    # all leave at the first ramp with one wrong, or at the second one with two
+    errors = np.float32([[0.0, 0.1], [0.1, 0.1], [0.1, 0.1], [0.1, 0.1]])
+    agrees = np.array([[False, True], [True, True], [True, False], [True, False]])
+    tuning = tune_first(errors, agrees, np.ones(2, np.float32), 4, 0.5)
+    assert (tuning.saving, tuning.disagreement) == (1.0, 0.25)
+
+
 def test_no_samples_open_every_ramp():
     found = exact.search(
         np.zeros((4, 2), np.float32),

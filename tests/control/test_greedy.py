@@ -52,6 +52,14 @@ def test_climbs_as_the_plain_search_does(case: Case, max_disagreement: float):
     np.testing.assert_allclose(found.thresholds, plain, rtol=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("ramps", [3, 6])
+def test_climbs_as_the_plain_search_does_on_whole_windows(ramps: int, seed: int):
+    window = typical_window(512, ramps, seed)
+    found = tune_thresholds(*window, 20 / 512, "greedy")
+    np.testing.assert_allclose(found.thresholds, climb(Case(*window, 512), 20), rtol=1e-5)
+
+
 @settings(max_examples=200, deadline=None)
 @given(small_windows(12), st.sampled_from([0.0, 0.1, 0.25]))
 def test_keeps_the_budget_and_never_beats_exact(case: Case, max_disagreement: float):

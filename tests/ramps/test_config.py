@@ -34,4 +34,4 @@ def test_settings_out_of_range_are_named(wrong):
 
 def test_the_docstring_lists_every_setting():
     for field in fields(TrainConfig):
-        assert f"        {field.name}: " in TrainConfig.__doc__
+        assert f"    {field.name}: " in TrainConfig.__doc__

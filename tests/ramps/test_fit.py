@@ -102,10 +102,10 @@ def test_folded_heads_give_the_same_logits_on_raw_features():
         np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("level", [0.0, 1000.0])
-def test_features_that_do_not_vary_have_no_say(level):
-    tables, targets, _ = problem(widths=(6,))
-    tables[0][:, 4] = level
+@pytest.mark.parametrize(("level", "rounding"), [(0.0, 0.0), (1000.0, 0.0), (1000.0, 1e-4)])
+def test_features_that_do_not_vary_have_no_say(level, rounding):
+    tables, targets, labels = problem(widths=(6,))
+    tables[0][:, 4] = level + rounding * (labels == 1)
     params = fit(tables, targets).folded(jnp.ones(1))[0]
     np.testing.assert_array_equal(params["kernel"][4], 0.0)
     assert np.isfinite(params["bias"]).all()

@@ -109,8 +109,7 @@ def search(
         The problem: Apparate (SOSP'24), section 3.2.
     """
     size, ramps = errors.shape
-    useful = (savings.reshape(-1, ramps) > 0).any(axis=0)
-    order = _order(jnp.where(useful, errors, jnp.nan))
+    order = _order(errors)
     wrong = bitmask.pack(~agrees.T)
     steps = savings.T - jnp.concatenate([savings.T[1:], jnp.zeros_like(savings.T[:1])])
     steps = steps if steps.ndim == 1 else bitmask.pad(steps)
@@ -130,6 +129,7 @@ def search(
     best = jnp.argmin(jnp.where(missed == missed.min(), prefixes.wrong, _NEVER))
     keys = jnp.take_along_axis(order.keys, prefixes.positions[best][:, None], axis=1)[:, 0]
     thresholds = jnp.where(keys == _NEVER, OPEN, jax.lax.bitcast_convert_type(keys, jnp.float32))
+    useful = (savings.reshape(-1, ramps) > 0).any(axis=0)
     return jnp.where(useful, thresholds, 0.0)
 
 

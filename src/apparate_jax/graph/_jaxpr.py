@@ -1,8 +1,8 @@
 """Every contact with JAX's jaxprs that may move between releases; nothing else imports them.
 
-JAX moves here: from 0.11.1 on ``ClosedJaxpr`` is merged into ``Jaxpr``, ``get_bind_params`` returned
-a pair before it returned the parameters alone, and a scan's operands are counted by ``num_consts``
-and ``num_carry``, or from 0.12 on by the tree ``ft_in``. The rest of the package sees equations
+JAX moves here: from 0.11.1 on ``ClosedJaxpr`` is merged into ``Jaxpr``, ``get_bind_params``
+returned a pair before it returned the parameters alone, and a scan's operands are counted by
+``num_consts`` and ``num_carry``, from 0.12 on by the tree ``ft_in``. The rest sees equations
 (``.primitive``, ``.params``, ``.invars``, ``.outvars``, ``.effects``) and these functions.
 """
 
@@ -69,7 +69,7 @@ def sub_jaxprs(eqn: Equation) -> list[Any]:
 
 
 def scan_counts(eqn: Equation) -> tuple[int, int]:
-    """How many operands of a ``scan`` are constants, and how many the carry; the rest is scanned."""
+    """How many operands of a ``scan`` are constants and how many its carry; the rest is scanned."""
     if "num_consts" in eqn.params:
         return eqn.params["num_consts"], eqn.params["num_carry"]
     consts, carry, _ = eqn.params["ft_in"].unpack()

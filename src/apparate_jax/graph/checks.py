@@ -4,6 +4,7 @@ A graph error shows the equation and the user's own source line, because the mod
 written by somebody who never saw a jaxpr.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +12,17 @@ import jax
 
 from apparate_jax.errors import GraphError
 from apparate_jax.graph import _jaxpr, cost
-from apparate_jax.graph.cuts import cut_vertices, widest_span
+from apparate_jax.graph.cuts import cut_vertices, stretches, widest_span
 from apparate_jax.graph.flow import Flow, Kind
 from apparate_jax.graph.names import user_line
 
 
 def shape_struct(value: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of an array-like."""
-    aval = jax.typeof(value) if not hasattr(value, "shape") else value
-    weak = bool(getattr(jax.typeof(value), "weak_type", False)) if hasattr(value, "aval") else False
+    """Shape and dtype of an array-like as JAX holds it (``int64`` is ``int32`` there)."""
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(value.shape, jax.dtypes.canonicalize_dtype(value.dtype))
+    aval = jax.typeof(value)
+    weak = bool(getattr(aval, "weak_type", False))
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
 
 
@@ -34,7 +37,7 @@ def input_shapes(example_inputs: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
             "no example inputs: give at least one array whose leading axis is the batch"
         )
     for i, value in enumerate(example_inputs):
-        if len(jax.tree.leaves(value)) != 1 or not hasattr(jax.tree.leaves(value)[0], "dtype"):
+        if not (hasattr(value, "dtype") and hasattr(value, "shape")):
             raise GraphError(
                 f"input {i} is a {type(value).__name__}, expected one array per input: "
                 "unpack it, trace(lambda params, a, b: fn(params, {'a': a, 'b': b}), params, a, b)"
@@ -66,36 +69,33 @@ def parameters(leaves: Sequence[Any]) -> None:
             )
 
 
-class Output:
-    """Checks the traced function's result: one array of logits ``f[batch, classes]``."""
+def logits(result: Any, batch: int) -> Any:
+    """The traced function's result, checked to be one array of logits ``f[batch, classes]``.
 
-    def check(self, result: Any, batch: int) -> Any:
-        """Return the logits.
-
-        Raises:
-            GraphError: Several outputs, no array, another rank, another leading axis, no floats.
-        """
-        leaves = jax.tree.leaves(result)
-        if len(leaves) != 1:
-            listed = ", ".join(_describe(leaf) for leaf in leaves)
-            raise GraphError(
-                f"the function returned {len(leaves)} outputs ({listed}), expected one array of "
-                "logits f[batch, classes]: wrap it, lambda params, x: fn(params, x)[0]"
-            )
-        logits = leaves[0]
-        shape = tuple(getattr(logits, "shape", ()))
-        if len(shape) != 2 or shape[0] != batch or shape[1] < 2:
-            raise GraphError(
-                f"the function returned {_describe(logits)}, expected logits [{batch}, classes] "
-                f"(batch {batch} is the inputs' leading axis, classes at least 2): "
-                "move the batch to the front, or pool what is left of other axes"
-            )
-        if not jax.numpy.issubdtype(logits.dtype, jax.numpy.floating):
-            raise GraphError(
-                f"the function returned {_describe(logits)}, expected floating-point logits: "
-                "return the scores, not their argmax"
-            )
-        return logits
+    Raises:
+        GraphError: Several outputs, no array, another rank, another leading axis, no floats.
+    """
+    leaves = jax.tree.leaves(result)
+    if len(leaves) != 1:
+        listed = ", ".join(map(_describe, leaves)) or "None"
+        raise GraphError(
+            f"the function returned {len(leaves)} outputs ({listed}), expected one array of "
+            "logits f[batch, classes]: wrap it, lambda params, x: fn(params, x)[0]"
+        )
+    (out,) = leaves
+    shape = tuple(getattr(out, "shape", ()))
+    if len(shape) != 2 or shape[0] != batch or shape[1] < 2:
+        raise GraphError(
+            f"the function returned {_describe(out)}, expected logits [{batch}, classes] "
+            f"(batch {batch} is the inputs' leading axis, classes at least 2): "
+            "move the batch to the front, or pool what is left of other axes"
+        )
+    if not jax.numpy.issubdtype(out.dtype, jax.numpy.floating):
+        raise GraphError(
+            f"the function returned {_describe(out)}, expected floating-point logits: "
+            "return the scores, not their argmax"
+        )
+    return out
 
 
 def _describe(value: Any) -> str:
@@ -113,8 +113,7 @@ def effects(jaxpr: Any) -> None:
     eqn = _first_effect(jaxpr)
     if eqn is not None:
         raise GraphError(
-            f"the model has a side effect, {eqn.primitive.name} at {user_line(eqn)}:\n"
-            f"  {_one_line(eqn)}\n"
+            f"the model has a side effect, {eqn.primitive.name} at {_show(eqn)}\n"
             "expected a pure function: remove the callback or print from the forward pass"
         )
 
@@ -129,27 +128,39 @@ def _first_effect(jaxpr: Any) -> Any | None:
 
 
 def explain_no_cut(flow: Flow, batch: int) -> str:
-    """Why there is no site: the value that stays alive over everything, or the folded batch."""
+    """Why there is no site: a folded batch, a single layer, or the value that jumps over all."""
     if flow.kind(flow.out) is not Kind.HOT:
         return (
             "the logits do not depend on both the inputs and the parameters: nothing to exit from"
         )
-    raw = cut_vertices(flow)
-    if raw:
-        shapes = sorted({str(list(cost.shape_of(c.var))) for c in raw})[:4]
+    between = list(itertools.chain(*stretches(cut_vertices(flow), flow)))
+    if between:
+        shapes = dict.fromkeys(f"{c.var.aval.dtype}{list(cost.shape_of(c.var))}" for c in between)
         return (
-            f"the model has {len(raw)} cut vertices, but none between its stretches of work has "
-            f"the batch ({batch}) as leading axis (their shapes: {', '.join(shapes)}): "
-            "a ramp needs [batch, ...] values after the first and before the last layer"
+            f"the model has {len(between)} cut vertices between its layers, but none is "
+            f"floating-point with the batch ({batch}) as leading axis (they are "
+            f"{', '.join(itertools.islice(shapes, 4))}); the last one is computed at "
+            f"{_show(flow.online[between[-1].eqn_index])}\n"
+            "a ramp needs f[batch, ...]: keep the batch in front"
+        )
+    layers = [eqn for eqn in flow.online if cost.is_heavy(eqn)]
+    if len(layers) == 1:
+        return (
+            f"the model is a single layer, at {_show(layers[0])}\n"
+            "a ramp needs a value after the first and before the last layer"
         )
     eqn = widest_span(flow)
     assert eqn is not None  # hot logits have a hot equation
     return (
-        f"the model has no cut vertex: the value computed at {user_line(eqn)} is used again so "
-        "late that it jumps over every candidate:\n"
-        f"  {_one_line(eqn)}\n"
+        "the model has no cut vertex: a value is used again so late that it jumps over every "
+        f"candidate; it is computed at {_show(eqn)}\n"
         "a ramp needs a place that all of the computation passes through"
     )
+
+
+def _show(eqn: Any) -> str:
+    """The user's source line and, on a line of its own, the equation."""
+    return f"{user_line(eqn)}:\n  {_one_line(eqn)}"
 
 
 def _one_line(eqn: Any) -> str:

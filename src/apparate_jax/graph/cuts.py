@@ -1,10 +1,14 @@
 """Cut vertices of the computation, and which of them become sites.
 
 Walk the equations in order and keep the set of hot values that are still needed. Where it has
-exactly one member, every path from the inputs to the logits goes through that value (stages get the
-inputs again, so cold values do not count): a cut vertex, a feasible place for a ramp (Apparate,
-SOSP'24, section 3.1). After dead code is gone this is exact for any topological order: a hot value
-that is alive beside a cut vertex would be a path around it.
+exactly one member, nothing else that was computed so far reaches the logits: a cut vertex, a
+feasible place for a ramp (Apparate, SOSP'24, section 3.1: no edge starts before it and ends after
+it). Stages get the inputs again, so cold values, and hot ones that are first made from cold values
+later on, do not count. Dead code must be gone.
+
+Where all hot values spring from one equation these are the articulation points of the data-flow
+graph, in any topological order. Where several do (two towers, joined at the end) the model's own
+order decides which of the branches is cut, as it decides what would be computed before an exit.
 
 Along an element-wise chain many values qualify. One per stretch of real work is kept: the last one
 before the next real work, that is after the activation or the norm.
@@ -13,6 +17,8 @@ before the next real work, that is after the activation or the norm.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import jax
 
 from apparate_jax.graph import cost
 from apparate_jax.graph.flow import Flow, Kind, last_uses
@@ -59,22 +65,8 @@ def cut_vertices(flow: Flow) -> list[Cut]:
     return cuts
 
 
-def _is_batched(cut: Cut, batch: int) -> bool:
-    shape = cost.shape_of(cut.var)
-    return len(shape) >= 2 and shape[0] == batch
-
-
-def _keep_one(group: Sequence[Cut], flow: Flow, batch: int) -> Cut | None:
-    """The last value of a group that has the batch axis first and is not a mere relabelling."""
-    eqns = flow.online
-    batched = [c for c in group if _is_batched(c, batch)]
-    made = [c for c in batched if eqns[c.eqn_index].primitive.name not in _LAYOUT]
-    chosen = made or batched
-    return chosen[-1] if chosen else None
-
-
-def group_cuts(cuts: Sequence[Cut], flow: Flow, batch: int) -> list[Cut]:
-    """One cut per stretch of real work, each with the batch as its leading axis.
+def stretches(cuts: Sequence[Cut], flow: Flow) -> list[list[Cut]]:
+    """Groups of cuts with real work between them, none before the first of it or after the last.
 
     A cut before any real work (an embedding), or after the last of it, is no use as a site. A
     model without matrix products or convolutions is grouped by all of its operations.
@@ -91,7 +83,29 @@ def group_cuts(cuts: Sequence[Cut], flow: Flow, batch: int) -> list[Cut]:
             groups.append([])
             start = work
         groups[-1].append(cut)
-    kept = [_keep_one(group, flow, batch) for group in groups]
+    return groups
+
+
+def _feeds_ramp(cut: Cut, batch: int) -> bool:
+    shape = cost.shape_of(cut.var)
+    return (
+        len(shape) >= 2
+        and shape[0] == batch
+        and jax.numpy.issubdtype(cut.var.aval.dtype, jax.numpy.floating)
+    )
+
+
+def _keep_one(group: Sequence[Cut], flow: Flow, batch: int) -> Cut | None:
+    """The last value of a group that a ramp can read and that is not a mere relabelling."""
+    fit = [c for c in group if _feeds_ramp(c, batch)]
+    made = [c for c in fit if flow.online[c.eqn_index].primitive.name not in _LAYOUT]
+    chosen = made or fit
+    return chosen[-1] if chosen else None
+
+
+def group_cuts(cuts: Sequence[Cut], flow: Flow, batch: int) -> list[Cut]:
+    """One cut per stretch of real work, floating-point with the batch as its leading axis."""
+    kept = [_keep_one(group, flow, batch) for group in stretches(cuts, flow)]
     return [cut for cut in kept if cut is not None]
 
 

@@ -58,9 +58,9 @@ class Flow:
         return Kind.STATIC if isinstance(atom, _jaxpr.Literal) else self.kinds[atom]
 
 
-def live_equations(eqns: Sequence[Any], out: Any) -> tuple[Any, ...]:
-    """The equations that ``out`` needs, in order (dead code removed)."""
-    needed = {out}
+def live_equations(eqns: Sequence[Any], *outs: Any) -> tuple[Any, ...]:
+    """The equations that ``outs`` need, in order (dead code removed)."""
+    needed = set(outs)
     kept = []
     for eqn in reversed(eqns):
         if needed.isdisjoint(eqn.outvars):

@@ -27,7 +27,7 @@ class Tagged(NamedTuple):
 
 
 def _unrolls(eqn: Any, args: Sequence[Tagged]) -> bool:
-    if eqn.primitive.name != "scan" or eqn.params["length"] > MAX_UNROLLED_STEPS:
+    if eqn.primitive.name != "scan" or not 1 <= eqn.params["length"] <= MAX_UNROLLED_STEPS:
         return False
     return not any(arg.from_input for arg in args[sum(_jaxpr.scan_counts(eqn)) :])
 

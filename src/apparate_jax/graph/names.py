@@ -15,7 +15,9 @@ from apparate_jax.graph.cuts import Cut
 
 
 def _parts(eqn: Any) -> tuple[str, ...]:
-    return tuple(part for part in _jaxpr.name_stack(eqn).split("/") if part)
+    """Scopes of an equation, without the subscripts that ``jnp.einsum`` leaves as a scope."""
+    scopes = _jaxpr.name_stack(eqn).split("/")
+    return tuple(scope for scope in scopes if scope and "->" not in scope)
 
 
 def user_line(eqn: Any) -> str:

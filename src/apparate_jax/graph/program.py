@@ -11,8 +11,9 @@ error.
 """
 
 import itertools
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -41,18 +42,20 @@ class Stage:
         stop: Index of the site where it ends, None at the logits.
     """
 
-    body: StageBody
-    constants: tuple[jax.Array, ...]
+    body: StageBody = field(repr=False)
+    constants: tuple[jax.Array, ...] = field(repr=False)
     carry: jax.ShapeDtypeStruct | None
     start: int | None
     stop: int | None
-    _compiled: Callable[..., tuple[jax.Array, ...]]
+    _compiled: Callable[..., tuple[jax.Array, ...]] = field(repr=False)
 
     def __call__(self, carry: jax.Array | None, *inputs: Any) -> jax.Array:
         """Run the stage: ``carry`` is the previous stage's output (None for the first stage)."""
         if (carry is None) != (self.carry is None):
             got = "None" if carry is None else f"{carry.dtype}{list(carry.shape)}"
-            want = "None (it starts at the inputs)" if self.carry is None else f"{self.carry}"
+            want = "None (it starts at the inputs)"
+            if self.carry is not None:
+                want = f"{self.carry.dtype}{list(self.carry.shape)}, what the stage before gave"
             raise GraphError(f"this stage got carry {got}, expected {want}")
         return self._compiled(self.constants, carry, *inputs)[0]
 
@@ -74,12 +77,12 @@ class Program:
     num_classes: int
     input_shapes: tuple[jax.ShapeDtypeStruct, ...]
     output: jax.ShapeDtypeStruct
-    _flow: Flow
-    _cuts: tuple[Cut, ...]
-    _leaves: Mapping[Any, Any]
-    _statics: StaticValues
-    _producer: Mapping[Any, Any]
-    _origin: tuple[Callable[..., Any], Any]
+    _flow: Flow = field(repr=False)
+    _cuts: tuple[Cut, ...] = field(repr=False)
+    _leaves: Mapping[Any, Any] = field(repr=False)
+    _statics: StaticValues = field(repr=False)
+    _producer: Mapping[Any, Any] = field(repr=False)
+    _origin: tuple[Callable[..., Any], Any] = field(repr=False)
 
     @property
     def flops(self) -> float:
@@ -92,7 +95,12 @@ class Program:
         return len(cut_vertices(self._flow))
 
     def stage(self, start: int | None, stop: int | None) -> Stage:
-        """The stage from site ``start`` (None: the inputs) to site ``stop`` (None: the logits)."""
+        """The stage from site ``start`` (None: the inputs) to site ``stop`` (None: the logits).
+
+        Raises:
+            GraphError: If an index is out of range or ``start`` is not before ``stop``.
+        """
+        self._checked([site for site in (start, stop) if site is not None])
         carry_in = None if start is None else self._cuts[start].var
         out = self._flow.out if stop is None else self._cuts[stop].var
         body = stage_body(self._flow, self._producer, carry_in, [out])
@@ -144,6 +152,8 @@ class Program:
         Raises:
             GraphError: If the function does not trace at that size, or has other sites there.
         """
+        if batch < 1:
+            raise GraphError(f"batch is {batch}, expected at least 1")
         if batch == self.batch:
             return self
         fn, params = self._origin
@@ -157,15 +167,16 @@ class Program:
                 f"the model traces at batch {self.batch} but not at batch {batch}: {error}. "
                 "Write it for any batch size (no fixed batch in reshape), or serve only that size"
             ) from error
-        if [s.name for s in other.sites] != [s.name for s in self.sites]:
+        if list(map(_without_batch, other.sites)) != list(map(_without_batch, self.sites)):
             raise GraphError(
                 f"the model has {len(self.sites)} sites at batch {self.batch} but "
-                f"{len(other.sites)} at batch {batch}: its structure must not depend on the batch"
+                f"{len(other.sites)} others at batch {batch}: its structure must not depend on "
+                "the batch"
             )
         return other
 
     def _checked(self, site_indices: Sequence[int]) -> list[int]:
-        chosen = [int(i) for i in site_indices]
+        chosen = [operator.index(i) for i in site_indices]
         if chosen != sorted(set(chosen)) or not all(0 <= i < len(self.sites) for i in chosen):
             raise GraphError(
                 f"sites {list(site_indices)}: expected ascending indices without repetition "
@@ -206,7 +217,10 @@ def trace(fn: Callable[..., Any], params: Any, *example_inputs: Any) -> Program:
     (2, 3)
     """
     shapes = checks.input_shapes(example_inputs)
-    return _trace(fn, params, shapes, StaticValues())
+    checks.parameters(jax.tree.leaves(params))
+    # Once and here: the programs at all batch sizes hold the same arrays, not copies of them.
+    arrays = jax.tree.map(jax.numpy.asarray, params)
+    return _trace(fn, arrays, shapes, StaticValues())
 
 
 def _trace(
@@ -217,12 +231,10 @@ def _trace(
 ) -> Program:
     batch = shapes[0].shape[0]
     leaves, treedef = jax.tree.flatten(params)
-    checks.parameters(leaves)
-    output = checks.Output()
 
     def flat(*args: Any) -> Any:
-        logits = fn(jax.tree.unflatten(treedef, args[: len(leaves)]), *args[len(leaves) :])
-        return output.check(logits, batch)
+        result = fn(jax.tree.unflatten(treedef, args[: len(leaves)]), *args[len(leaves) :])
+        return checks.logits(result, batch)
 
     jaxpr, consts = _jaxpr.make_jaxpr(flat, [*map(checks.shape_struct, leaves), *shapes])
     checks.effects(jaxpr)
@@ -248,6 +260,10 @@ def _trace(
         _producer=producer,
         _origin=(fn, params),
     )
+
+
+def _without_batch(site: Site) -> tuple[Any, ...]:
+    return site.name, site.shape[1:], site.dtype
 
 
 def _sites(flow: Flow, cuts: Sequence[Cut]) -> tuple[Site, ...]:

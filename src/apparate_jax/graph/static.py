@@ -5,11 +5,13 @@ first stage asks for them and never again. Programs of the same model at other b
 results, recognised by what computes them rather than by variable.
 """
 
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from apparate_jax.graph import _jaxpr
 from apparate_jax.graph.flow import Flow, live_equations
@@ -50,13 +52,8 @@ class StaticValues:
             return tuple(leaves[v] if v in leaves else self._values[keys[v]] for v in wanted)
 
 
-def _static_equations(flow: Flow, wanted: Sequence[Any]) -> list[Any]:
-    needed = {id(eqn) for var in wanted for eqn in live_equations(flow.eqns, var)}
-    return [eqn for eqn in flow.eqns if id(eqn) in needed]
-
-
 def _evaluate(flow: Flow, leaves: Mapping[Any, Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
-    eqns = _static_equations(flow, wanted)
+    eqns = live_equations(flow.eqns, *wanted)
     names = list(leaves)
 
     def compute(values: Sequence[Any]) -> tuple[jax.Array, ...]:
@@ -70,12 +67,21 @@ def _structural_keys(
     flow: Flow, leaves: Mapping[Any, Any], wanted: Sequence[Any]
 ) -> dict[Any, str]:
     """A key per variable that is equal for equal computations of the same leaves."""
-    position = {var: f"#{i}" for i, var in enumerate(leaves)}
-    keys: dict[Any, str] = dict(position)
-    for eqn in _static_equations(flow, wanted):
+    eqns = live_equations(flow.eqns, *wanted)
+    read = {v for eqn in eqns for v in eqn.invars if not isinstance(v, _jaxpr.Literal)}
+    keys: dict[Any, str] = {var: f"param {i}" for i, var in enumerate(flow.params)}
+    # A constant may be made anew, or be another one, in each trace: only its content tells.
+    keys.update((var, _content(leaves[var])) for var in flow.consts if var in read)
+    for eqn in eqns:
         operands = ",".join(
-            repr(v.val) if isinstance(v, _jaxpr.Literal) else keys[v] for v in eqn.invars
+            f"{v.val!r}:{v.aval}" if isinstance(v, _jaxpr.Literal) else keys[v] for v in eqn.invars
         )
         call = f"{eqn.primitive.name}[{sorted(eqn.params.items(), key=str)}]({operands})"
         keys.update((v, f"{hash(call):x}.{len(call)}.{i}") for i, v in enumerate(eqn.outvars))
     return keys
+
+
+def _content(value: jax.Array) -> str:
+    is_key = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+    raw = np.asarray(jax.random.key_data(value) if is_key else value)
+    return f"const {value.dtype}{value.shape} {hashlib.blake2b(raw.tobytes()).hexdigest()}"

@@ -14,6 +14,7 @@ References:
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def fit_temperatures(
         f32[ramps].
     """
 
-    def shrink(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def shrink(_: Any, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         left, right = high - _RATIO * (high - low), low + _RATIO * (high - low)
         at_left = negative_log_likelihood(logits, labels, jnp.exp(left))

@@ -92,7 +92,7 @@ class _Report(NamedTuple):
 
 
 def make_groups(
-    pooled: Sequence[Float32[np.ndarray, "samples width"]],
+    pooled: Sequence[Float32[np.ndarray, "samples _"]],
     train_rows: Int[np.ndarray, " train"],
     valid_rows: Int[np.ndarray, " valid"],
 ) -> tuple[Group, ...]:

@@ -11,9 +11,9 @@ edge: what it says it saves is the best of many tries on few samples, so it is a
 promise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -122,6 +122,7 @@ def place(
     return ()
 
 
+@runtime_checkable
 class Tuned(Protocol):
     """What a threshold search returns."""
 
@@ -141,19 +142,9 @@ class Tuned(Protocol):
         ...
 
 
-class Tuner(Protocol):
-    """A threshold search, such as :func:`apparate_jax.tune_thresholds`."""
-
-    def __call__(
-        self,
-        errors: NDArray[np.float32],
-        agrees: NDArray[np.bool_],
-        savings: NDArray[np.float64],
-        max_disagreement: float,
-        /,
-    ) -> Tuned:
-        """Thresholds for ramps with errors f32[N, R], agreement bool[N, R], savings f64[R]."""
-        ...
+Tuner = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64], float], Tuned]
+"""A threshold search such as :func:`apparate_jax.tune_thresholds`: of errors f32[N, R], agreement
+bool[N, R], savings f64[R] and the largest share of answers that may differ."""
 
 
 class Placement(NamedTuple):
