@@ -50,7 +50,7 @@ test-latest interpreter="" *args="":
         done
     fi
     if [ -z "$py" ]; then
-        echo "no Python 3.12 or later found: give one, just test-latest /path/to/python3.13" >&2; exit 3
+        echo "no Python 3.12 or later found: give one, just test-latest /path/to/python3.13" >&2; exit 66
     fi
     echo "testing with $("$py" --version)" >&2
     [ -e .venv-latest/bin/python ] || "$py" -m venv .venv-latest
