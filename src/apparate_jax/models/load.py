@@ -12,8 +12,8 @@ from flax import linen, nnx
 
 from apparate_jax.core import Model
 from apparate_jax.errors import ModelError
-from apparate_jax.models.bert import BertConfig
-from apparate_jax.models.hf import build_bert, from_hf
+from apparate_jax.models.families import FAMILIES
+from apparate_jax.models.hf import from_hf
 from apparate_jax.models.wrap import from_linen, from_nnx
 from apparate_jax.models.zoo import from_zoo, unknown_model, zoo_names
 
@@ -95,14 +95,15 @@ def rebuild(source: Mapping[str, Any]) -> Model:
     kind = source.get("kind")
     if kind == "python":
         return from_factory(str(source["reference"]))
-    if kind == "bert":
+    if kind in FAMILIES:
+        family = FAMILIES[str(kind)]
         try:
-            config = BertConfig(**source["config"])
-        except (KeyError, TypeError) as error:
+            model = family.make(family.configure(source["config"]))
+        except (KeyError, TypeError, ModelError) as error:
             raise ModelError(
                 f"the model's configuration is of another version ({error}): inject it again"
             ) from error
-        return replace(build_bert(config), source=dict(source))
+        return replace(model, source=dict(source))
     raise ModelError(
         f"models of kind {kind!r} cannot be made again: give a factory, package.module:factory"
     )
