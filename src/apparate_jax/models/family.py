@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from apparate_jax.core import Model
 from apparate_jax.errors import ModelError, WeightsError
@@ -95,13 +96,16 @@ class Family:
         Raises:
             ModelError: Unknown settings (lists the known ones), or values that do not fit.
         """
-        known = [f.name for f in fields(self.config)]
+        known = {f.name: f.default for f in fields(self.config)}
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise ModelError(f"unknown settings {unknown}, expected some of {sorted(known)}")
-        return self.config(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        )
+        return self.config(**{k: _setting(k, v, known[k]) for k, v in settings.items()})
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its input is a picture."""
+        return "image_size" in {f.name for f in fields(self.config)}
 
     def make(self, config: Any, seed: int | None = None, **facts: Any) -> Model:
         """A model that knows how it was made.
@@ -136,6 +140,13 @@ class Family:
             )
         return {**settings, "num_labels": rows}
 
+    def stored_shapes(self, config: Any, model: Model) -> dict[str, tuple[int, ...]]:
+        """Names and shapes that the model's parameters have in a published file."""
+        return {
+            tensor.name: tensor.stored_shape(model.params[path].shape)
+            for path, tensor in self.tensors(config).items()
+        }
+
     def load(self, config: Any, tensors: Tensors, where: Path) -> Model:
         """A model with published weights.
 
@@ -149,13 +160,26 @@ class Family:
         """
         model = self.make(config)
         names = self.tensors(config)
-        wanted = {t.name: t.stored_shape(model.params[path].shape) for path, t in names.items()}
-        safetensors.check(wanted, tensors, where, self.ignored)
+        safetensors.check(self.stored_shapes(config, model), tensors, where, self.ignored)
+        # NumPy's transposes are views; JAX's would be a compilation per shape.
         params: dict[str, jax.Array] = {
-            path: jnp.asarray(tensor.ours(tensors[tensor.name]), model.params[path].dtype)
+            path: jnp.asarray(
+                tensor.ours(np.asarray(tensors[tensor.name])), model.params[path].dtype
+            )
             for path, tensor in names.items()
         }
         return replace(model, params=params)
+
+
+def _setting(name: str, value: Any, default: Any) -> Any:
+    """A value as the configuration has it, from JSON or from what was typed."""
+    if isinstance(value, list):
+        return tuple(value)
+    if type(default) is int and type(value) is not int:
+        if isinstance(value, str) and value.isdecimal():
+            return int(value)
+        raise ModelError(f"{name} is {value!r}, expected a whole number")
+    return value
 
 
 def dense(ours: str, theirs: str, *, bias: bool = True) -> dict[str, Tensor]:

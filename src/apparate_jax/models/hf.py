@@ -14,11 +14,10 @@ from typing import Any
 
 from apparate_jax.core import Model
 from apparate_jax.errors import ModelError
-from apparate_jax.models import adapter, safetensors
+from apparate_jax.models import adapter, preprocess, safetensors
 from apparate_jax.models.families import FAMILIES
 from apparate_jax.models.family import Family, Tensors
-
-TOKENIZER = "tokenizer.json"
+from apparate_jax.models.tokenizer import read_tokenizer
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -38,27 +37,38 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def from_hf(directory: str | Path, *, base: str | Path | None = None, **changes: Any) -> Model:
+def from_hf(
+    directory: str | Path,
+    *,
+    base: str | Path | None = None,
+    classes: int | None = None,
+    **changes: Any,
+) -> Model:
     """A classifier from a Hugging Face directory, or from a LoRA adapter on one.
 
     Args:
         directory: Holds ``config.json`` and safetensors, or an adapter in PEFT's layout.
         base: Directory of an adapter's base model, when its configuration does not name one that
             is a directory or an installed package.
+        classes: How many classes the model must have; whatever its weights have unless given.
         **changes: Fields of the model's configuration to set, e.g. ``seq_len=256``.
 
     Returns:
         A model with its tokenizer in :attr:`~apparate_jax.core.Model.assets`, if it has one.
 
     Raises:
-        ModelError: No such directory, an unsupported model type, or an encoder without classifier.
-        WeightsError: Weights that are missing, damaged or of other names or shapes.
+        ModelError: No such directory, an unsupported model type, another number of classes than
+            the weights have, or vocabulary files that make no tokenizer.
+        WeightsError: Weights that are missing (a backbone without classifier, too), damaged or of
+            other names or shapes.
     """
     root = Path(directory)
     if not root.is_dir():
         raise ModelError(
             f"no model directory at {root}: expected config.json and safetensors in it"
         )
+    if classes is not None:
+        changes["num_labels"] = classes
     if (root / adapter.CONFIG).is_file():
         return _from_adapter(root, base, changes)
     return _load(root, root, safetensors.read_directory(root), changes)
@@ -79,13 +89,22 @@ def _load(root: Path, named_after: Path, tensors: Tensors, changes: Mapping[str,
     raw = read_json(root / "config.json")
     family = _family(root)
     found = family.canonical(tensors)
-    labels, settings = _labels(raw, changes)
-    merged = {**family.read_config(raw), **settings}
-    model = family.load(
-        family.configure(family.with_classes(merged, found, named_after)), found, named_after
-    )
-    assets = {TOKENIZER: (root / TOKENIZER).read_bytes()} if (root / TOKENIZER).is_file() else {}
-    return replace(model, name=named_after.resolve().name, labels=labels, assets=assets)
+    names, settings = _labels(raw, changes)
+    image = preprocess.read(root, read_json) if family.takes_images else None
+    size = {"image_size": image.height} if image else {}
+    read = {**size, **family.read_config(raw), **settings}
+    merged = family.with_classes(read, found, named_after)
+    if len(names) != merged["num_labels"]:
+        if changes.get("labels"):
+            raise ModelError(
+                f"{len(names)} labels {list(names)} for the {merged['num_labels']} classes of "
+                f"{named_after}: expected one label a class"
+            )
+        names = ()  # The number of classes was asked for, so these are another task's.
+    model = family.load(family.configure(merged), found, named_after)
+    name = named_after.resolve().name
+    image = preprocess.resized(image, model.inputs[0].shape[0]) if image else model.image
+    return replace(model, name=name, labels=names, assets=read_tokenizer(root), image=image)
 
 
 def _family(root: Path) -> Family:
@@ -107,12 +126,42 @@ def _family(root: Path) -> Family:
 def _labels(
     raw: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Label names, and the changes without them."""
+    """Label names, and the changes without them but with the number of classes if it is stated.
+
+    Raises:
+        ModelError: ``config.json`` says two numbers, or is for another task.
+    """
+    task = raw.get("problem_type")
+    if task not in (None, "single_label_classification"):
+        raise ModelError(
+            f"problem_type is {task!r} in config.json, supported: 'single_label_classification' "
+            "(answers are one class of several)"
+        )
     settings = dict(changes)
-    names = settings.pop("labels", None)
-    id2label = raw.get("id2label")
-    if names is None and isinstance(id2label, dict):
-        names = [id2label[key] for key in sorted(id2label, key=int)]
-    if names and "num_labels" not in settings:
-        settings["num_labels"] = len(names)
-    return tuple(names or ()), settings
+    given = settings.pop("labels", None)
+    names = tuple(given or _label_names(raw))
+    stated = None if given else raw.get("num_labels", raw.get("_num_labels"))
+    if "num_labels" not in settings and (names or stated):
+        settings["num_labels"] = len(names) or stated
+        if stated not in (None, settings["num_labels"]):
+            raise ModelError(
+                f"config.json says num_labels {stated} and names {len(names)} classes in id2label: "
+                "correct it, or say how many classes there are (num_labels, --classes)"
+            )
+    return names, settings
+
+
+def _label_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes from ``config.json``, none if it has none.
+
+    Raises:
+        ModelError: Their keys are not 0, 1, 2, ...
+    """
+    names = raw.get("id2label") or {}
+    try:
+        by_class = {int(key): str(name) for key, name in names.items()}
+    except (AttributeError, ValueError) as error:
+        raise ModelError(f"id2label in config.json does not number classes: {error}") from error
+    if sorted(by_class) != list(range(len(by_class))):
+        raise ModelError(f"id2label in config.json numbers {sorted(by_class)}, expected 0, 1, ...")
+    return tuple(by_class[i] for i in range(len(by_class)))

@@ -43,13 +43,42 @@ def read_directory(directory: Path) -> dict[str, jax.Array]:
     if not index.is_file():
         return read_tensors(directory / SINGLE)
     try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, OSError) as error:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted({Path(shard).name for shard in weight_map.values()})
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise WeightsError(f"{index} is no index of shards: {error!r}") from error
     tensors: dict[str, jax.Array] = {}
     for shard in shards:
-        tensors.update(read_tensors(directory / Path(shard).name))
+        tensors.update(read_tensors(directory / shard))
     return tensors
+
+
+def differences(
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, Any],
+    ignored: tuple[str, ...] = (),
+) -> list[str]:
+    """What differs in names and shapes, one line each: missing, of another shape, unexpected.
+
+    Args:
+        wanted: Shape per tensor name.
+        found: Arrays by name.
+        ignored: Endings of names that may be there without being wanted.
+    """
+    missing = [
+        f"missing {name} {list(shape)}" for name, shape in wanted.items() if name not in found
+    ]
+    wrong = [
+        f"{name} is {list(np.shape(found[name]))}, expected {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and np.shape(found[name]) != shape
+    ]
+    extra = [
+        f"unexpected {name} {list(np.shape(value))}"
+        for name, value in found.items()
+        if name not in wanted and not name.endswith(ignored)
+    ]
+    return [*missing, *wrong, *extra]
 
 
 def check(
@@ -69,20 +98,7 @@ def check(
     Raises:
         WeightsError: Lists missing and extra tensors and wrong shapes.
     """
-    missing = [
-        f"missing {name} {list(shape)}" for name, shape in wanted.items() if name not in found
-    ]
-    extra = [
-        f"unexpected {name} {list(np.shape(value))}"
-        for name, value in found.items()
-        if name not in wanted and not name.endswith(ignored)
-    ]
-    wrong = [
-        f"{name} is {list(np.shape(found[name]))}, expected {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and np.shape(found[name]) != shape
-    ]
-    differs = [*missing, *wrong, *extra]
+    differs = differences(wanted, found, ignored)
     if differs:
         shown = "; ".join(differs[:12]) + (
             f"; and {len(differs) - 12} more" if differs[12:] else ""
