@@ -143,7 +143,9 @@ def test_nnx_models_come_back(tmp_path):
         return from_nnx(nnx.Sequential(*layers), inputs=[X], source={"seed": 2})
 
     save_checkpoint(tmp_path / "c", Checkpoint(make(1), ()))
-    found = load_checkpoint(tmp_path / "c", rebuild_model=lambda source: make(source["seed"])).model
+    found = load_checkpoint(
+        tmp_path / "c", rebuild_model=lambda source, _: make(source["seed"])
+    ).model
     expected = make(1)
     np.testing.assert_array_equal(found.apply(found.params, X), expected.apply(expected.params, X))
 
@@ -224,10 +226,10 @@ def test_files_that_nobody_listed_are_not_read(copied):
 @pytest.mark.parametrize(
     ("rebuilt", "message"),
     [
-        (lambda source: make_model(width=9), r"2 parameters gone, such as .* 2 new, such as"),
-        (lambda source: replace(make_model(), params={}), "5 parameters gone"),
+        (lambda source, _: make_model(width=9), r"2 parameters gone, such as .* 2 new, such as"),
+        (lambda source, _: replace(make_model(), params={}), "5 parameters gone"),
         (
-            lambda source: replace(make_model(), params={**make_model().params, "more": X}),
+            lambda source, _: replace(make_model(), params={**make_model().params, "more": X}),
             r"1 new, such as \['more'\] \[3, 4\] float32",
         ),
     ],
@@ -238,7 +240,7 @@ def test_a_model_that_changed_is_refused(saved, rebuilt, message):
 
 
 def test_a_model_that_cannot_be_made_again(saved):
-    def rebuilt(source):
+    def rebuilt(source, assets):
         raise ModelError("no module named gone")
 
     with pytest.raises(CheckpointError, match="cannot be made again: no module named gone"):
@@ -252,7 +254,7 @@ def test_a_head_kind_that_is_not_there_when_loading(tmp_path, monkeypatch):
         ramp = replace(whole.ramps[0], kind="mine")
         save_checkpoint(tmp_path / "c", replace(whole, ramps=(ramp,), active=()))
         assert load_checkpoint(tmp_path / "c").ramps[0].kind == "mine"
-    with pytest.raises(CheckpointError, match=r"pool by \['mine'\].*HEAD_KINDS"):
+    with pytest.raises(CheckpointError, match=r"kind or style \['mine'\].*HEAD_KINDS"):
         load_checkpoint(tmp_path / "c")
 
 

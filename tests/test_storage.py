@@ -52,3 +52,21 @@ def test_what_an_interrupted_replacement_left_is_found(tmp_path):
     (tmp_path / ".place.old.7-ab").mkdir()
     (tmp_path / ".other.old.7-ab").mkdir()
     assert left_behind(tmp_path / "place") == tmp_path / ".place.old.7-ab"
+
+
+def test_arrays_are_written_in_parts_of_limited_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("apparate_jax.storage.PART_BYTES", 100)
+    shapes = [(20,), (5,), (1,), (40,), (3, 2), (0, 4), (2,), (1, 50), (7, 3, 4), ()]
+    arrays = {
+        f"{i}-{i}": np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        for i, shape in enumerate(shapes)
+    }
+    write_arrays(tmp_path / "item", arrays)
+    parts = sorted(path.name for path in (tmp_path / "item").iterdir())
+    assert [name for name in parts if "-" in name] == [
+        "0001-0-40", "0002-25-40", "0004-0-7", "0005-2-7", "0006-4-7", "0007-6-7",
+    ]  # fmt: skip
+    found = read_arrays(tmp_path / "item")
+    assert sorted(found) == sorted(name for name in arrays if name != "5-5")
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, arrays[name], strict=True)

@@ -8,15 +8,15 @@ import typer
 from rich.table import Table
 
 from apparate_cli import options
-from apparate_cli.output import Output, Phases, phases
+from apparate_cli.output import Output, Phases, check_place, new_file, phases
 from apparate_jax.bench.live import LiveConfig, LiveResult, concatenate, run_live
 from apparate_jax.bench.oracle import earliest_right, oracle_latency_ms
 from apparate_jax.bench.report import build_report
-from apparate_jax.bench.workload import read_trace
+from apparate_jax.bench.workload import ARRIVALS, Times, read_trace
 from apparate_jax.checkpoint import Checkpoint, load_checkpoint
 from apparate_jax.control.thresholds import METHODS
 from apparate_jax.data import load_data
-from apparate_jax.data.dataset import Dataset
+from apparate_jax.data.dataset import Circle, Dataset
 from apparate_jax.errors import CheckpointError, ConfigError
 from apparate_jax.graph import trace as trace_model
 from apparate_jax.serve import Service, prepare
@@ -59,7 +59,9 @@ def live(
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG).")] = None,
     seed: Annotated[int, typer.Option(help="Of arrivals.")] = LIVE.seed,
     text_column: options.TextColumn = "text",
+    image_column: options.ImageColumn = "image",
     label_column: options.LabelColumn = "label",
+    fps: options.Fps = None,
     limit: options.Limit = None,
     json: options.Json = None,
 ) -> None:
@@ -68,8 +70,10 @@ def live(
     Example: apparate bench live runs/demo/checkpoint --data stream.csv --json report.json
     """
     output = Output(json)
-    drawn = arrivals in ("poisson", "fixed")
-    times = None if drawn else read_trace(Path(arrivals))
+    if plot is not None:
+        check_place(plot)
+    drawn = arrivals in ARRIVALS
+    times = None if drawn else _trace(arrivals)
     config = LiveConfig(
         load_frac=load_frac,
         arrivals=arrivals if drawn else LIVE.arrivals,
@@ -81,7 +85,13 @@ def live(
     service_config = options.service_config(accuracy, ramp_budget, batch_sizes, method)
     loaded = trained(checkpoint)
     examples = load_data(
-        data, loaded.model, text_column=text_column, label_column=label_column, limit=limit
+        data,
+        loaded.model,
+        text_column=text_column,
+        image_column=image_column,
+        label_column=label_column,
+        fps=fps,
+        limit=limit,
     )
     with phases() as phase:
         service = prepare(loaded, service_config, phase)
@@ -110,6 +120,15 @@ def trained(path: Path) -> Checkpoint:
     return loaded
 
 
+def _trace(arrivals: str) -> Times:
+    if not Path(arrivals).is_file():
+        raise ConfigError(
+            f"arrivals are {arrivals!r}, expected {' or '.join(ARRIVALS)}, or a CSV file of "
+            "arrival times (there is none of that name)"
+        )
+    return read_trace(Path(arrivals))
+
+
 def _each_phase(phase: Phases) -> Any:
     steps: dict[str, Any] = {}
 
@@ -126,13 +145,12 @@ def _oracle(
     program = trace_model(model.apply, model.params, *model.example_inputs(1))
     counts = [len(r.answers["vanilla"].latency_ms) for r in result.rounds]
     rows = np.concatenate(
-        [
-            (r.first_input + np.arange(n)) % len(data)
-            for r, n in zip(result.rounds, counts, strict=True)
-        ]
+        [r.first_input + np.arange(n) for r, n in zip(result.rounds, counts, strict=True)]
     )
-    inputs = [x[rows] for x in data.inputs]
-    earliest = earliest_right(program, model, loaded.ramps, inputs, phase("oracle"))
+    first = result.rounds[0].first_input
+    seen = Circle(data, first, min(len(rows), len(data)))
+    by_row = earliest_right(program, model, loaded.ramps, seen, phase("oracle"))
+    earliest = by_row[(rows - first) % len(data)]
     answers = concatenate([r.answers["vanilla"] for r in result.rounds])
     return oracle_latency_ms(answers, earliest, service.profile)
 
@@ -140,11 +158,8 @@ def _oracle(
 def _draw(report: dict[str, Any], result: LiveResult, oracle_ms: Any, path: Path) -> None:
     from apparate_jax.bench.plot import plot_live
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plot_live(report, result, oracle_ms, path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    with new_file(path) as file:
+        plot_live(report, result, oracle_ms, file)
 
 
 def _table(report: dict[str, Any]) -> Table:

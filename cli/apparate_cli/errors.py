@@ -9,7 +9,6 @@ Explain = Callable[[BaseException], str]
 
 MESSAGES: tuple[tuple[type[BaseException], Explain], ...] = (
     (ApparateError, str),
-    (KeyboardInterrupt, lambda error: "interrupted; nothing half-written was left behind"),
     (MemoryError, lambda error: "out of memory: use smaller batch shapes, or less data (--limit)"),
     (
         ModuleNotFoundError,

@@ -1,11 +1,12 @@
 """``apparate inject``: find the places for ramps in a model and start a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from apparate_cli import options
+from apparate_cli.memory import give_back
 from apparate_cli.output import Output, phases, stderr
 from apparate_cli.sites import sites_json, sites_table
 from apparate_jax.checkpoint import Checkpoint, save_checkpoint
@@ -18,21 +19,47 @@ Reference = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Directory with config.json and safetensors (or a LoRA adapter), "
-        "package.module:factory, or a name of the zoo.",
+        help=".onnx file, state dict (.pth, .pt, .bin, .safetensors), directory with config.json "
+        "and safetensors (or a LoRA adapter), package.module:factory, or a name of the zoo.",
     ),
 ]
 Base = Annotated[
     str | None, typer.Option(help="Directory of an adapter's base model, if it is not installed.")
 ]
 SeqLen = Annotated[int | None, typer.Option(help="Length that token inputs are padded or cut to.")]
-Classes = Annotated[int | None, typer.Option(help="Classes of a zoo model.")]
+Classes = Annotated[
+    int | None,
+    typer.Option(help="Classes of a zoo model; for weights, how many they must have."),
+]
+Precision = Annotated[
+    Literal["float32", "bfloat16"] | None,
+    typer.Option("--dtype", help="Of parameters and computation; float32 unless given."),
+]
+OutputName = Annotated[
+    str | None,
+    typer.Option(
+        "--output", help="Output of an .onnx graph with the logits, its first if not given."
+    ),
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Height and width of images: of a zoo model or state dict (224), or of an .onnx graph "
+        "that leaves them open (224 or 48x192)."
+    ),
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name of the zoo that a state dict is for; found by its tensors if not given.",
+    ),
+]
 
 
-def model_options(seq_len: int | None, classes: int | None) -> dict[str, Any]:
+def model_options(**options: Any) -> dict[str, Any]:
     """Settings of the model that were given."""
-    given = {"seq_len": seq_len, "classes": classes}
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def inject(
@@ -41,6 +68,10 @@ def inject(
     base: Base = None,
     seq_len: SeqLen = None,
     classes: Classes = None,
+    dtype: Precision = None,
+    output_name: OutputName = None,
+    image_size: ImageSize = None,
+    architecture: Architecture = None,
     json: options.Json = None,
 ) -> None:
     """Find the cut vertices of a model, unmodified, and write a checkpoint with its sites.
@@ -50,7 +81,16 @@ def inject(
     output = Output(json)
     with phases() as phase:
         step = phase("loading, tracing and saving the model")
-        loaded = load_model(model, base=base, **model_options(seq_len, classes))
+        given = model_options(
+            seq_len=seq_len,
+            classes=classes,
+            dtype=dtype,
+            output=output_name,
+            image_size=image_size,
+            architecture=architecture,
+        )
+        loaded = load_model(model, base=base, **given)
+        give_back()
         step(1, 3, "loaded")
         program = trace(loaded.apply, loaded.params, *loaded.example_inputs(TRACE_BATCH))
         step(2, 3, "traced")
@@ -60,6 +100,8 @@ def inject(
         stderr().print(
             f"WARNING: {loaded.name} has random weights: its answers mean nothing", style="bold red"
         )
+    if "note" in loaded.source:
+        stderr().print(f"note: {loaded.source['note']}")
     output.show(sites_table(f"{loaded.name}: {len(program.sites)} sites", program.sites))
     output.show(f"checkpoint in {out}; next: apparate train-ramps {out} --data ...")
     output.write(

@@ -5,7 +5,17 @@ from typing import Annotated
 import typer
 
 from apparate_cli import options
-from apparate_cli.inject import TRACE_BATCH, Base, Classes, SeqLen, model_options
+from apparate_cli.inject import (
+    TRACE_BATCH,
+    Architecture,
+    Base,
+    Classes,
+    ImageSize,
+    OutputName,
+    Precision,
+    SeqLen,
+    model_options,
+)
 from apparate_cli.output import Output
 from apparate_cli.sites import sites_json, sites_table
 from apparate_jax.checkpoint import is_checkpoint, load_checkpoint
@@ -18,6 +28,10 @@ def inspect(
     base: Base = None,
     seq_len: SeqLen = None,
     classes: Classes = None,
+    dtype: Precision = None,
+    output_name: OutputName = None,
+    image_size: ImageSize = None,
+    architecture: Architecture = None,
     json: options.Json = None,
 ) -> None:
     """Show where ramps can be: name, depth, shape, cost; for a checkpoint also its ramps.
@@ -30,7 +44,15 @@ def inspect(
         model, sites, ramps, active = found.model, found.sites, found.ramps, found.active
         training = found.training
     else:
-        model = load_model(what, base=base, **model_options(seq_len, classes))
+        given = model_options(
+            seq_len=seq_len,
+            classes=classes,
+            dtype=dtype,
+            output=output_name,
+            image_size=image_size,
+            architecture=architecture,
+        )
+        model = load_model(what, base=base, **given)
         program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
         sites, ramps, active, training = program.sites, (), (), None
     output.show(sites_table(f"{model.name}: {len(sites)} sites", sites, ramps, active))

@@ -1,4 +1,7 @@
-"""Assembles the commands. ``run`` is the entry point: one line per error, exit status 0, 1 or 2."""
+"""Assembles the commands. ``run`` is the entry point: one line per error, exit status 0, 1 or 2.
+
+0 is done, 1 failed, 2 wrong usage; 130 is an interruption by Ctrl-C.
+"""
 
 import sys
 from importlib.metadata import version
@@ -13,6 +16,9 @@ from apparate_cli.output import stderr
 from apparate_cli.serve import serve
 from apparate_cli.train_ramps import train
 from apparate_jax.serve.cache import enable_compilation_cache
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     name="apparate",
@@ -49,9 +55,13 @@ def run() -> None:
     """Entry point of ``apparate``."""
     try:
         app()
+    except SystemExit as left:
+        if left.code == INTERRUPTED:
+            stderr().print("interrupted; nothing half-written was left behind")
+        raise
     except BaseException as error:
-        message = None if isinstance(error, SystemExit) else errors.explain(error)
+        message = errors.explain(error)
         if message is None or errors.debugging():
             raise
-        stderr().print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+        stderr().print(f"error: {message}", style="bold red", soft_wrap=True)
         sys.exit(1)

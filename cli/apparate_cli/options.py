@@ -25,10 +25,17 @@ CheckpointPath = Annotated[
 Data = Annotated[
     Path,
     typer.Option(
-        "--data", help="Data: .csv, .jsonl or .parquet with a text column, or .npz by input name."
+        "--data",
+        help="Data: .csv, .jsonl or .parquet with a column of texts or pictures, a folder of "
+        "pictures (one folder per class), a video, or .npz by input name.",
     ),
 ]
 TextColumn = Annotated[str, typer.Option(help="Column of texts.")]
+ImageColumn = Annotated[str, typer.Option(help="Column of pictures, or of their paths.")]
+Fps = Annotated[
+    float | None,
+    typer.Option(help="Rows per second of video; each of its frames is one unless given."),
+]
 LabelColumn = Annotated[str, typer.Option(help="Column of labels, used if it is there.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many rows.")]
 Accuracy = Annotated[

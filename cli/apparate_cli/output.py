@@ -1,13 +1,14 @@
 """What the commands print: results on standard output, progress and errors on standard error.
 
-With ``--json -`` standard output holds the JSON and nothing else.
+With ``--json -`` standard output holds the JSON and nothing else. Files are whole or not there.
 """
 
+import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,53 @@ STDOUT = "-"
 
 def stderr() -> Console:
     """Console for progress and errors."""
-    return Console(stderr=True, highlight=False)
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # Names and paths are shown as they are: [x] is no markup and :b: no picture.
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def check_place(path: Path) -> None:
+    """See that a file can be written, before the work that it is to hold.
+
+    Raises:
+        ConfigError: It is a directory, or there is no place for it.
+    """
+    place = next(str(p) for p in path.absolute().parents if os.path.lexists(p))
+    if path.is_dir():
+        problem = "it is a directory"
+    elif not os.path.isdir(place):
+        problem = f"{place} is no directory"
+    elif not os.access(path if os.path.exists(path) else place, os.W_OK):
+        problem = "that needs a permission which this user lacks"
+    else:
+        return
+    raise ConfigError(f"cannot write {path}, {problem}: name another file")
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A file to fill; at the end it takes the place of ``path``, or nothing changes.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():  # a pipe or a terminal cannot be replaced
+        yield target
+        return
+    made = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield made
+        made.replace(target)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            made.unlink()
 
 
 class Output:
@@ -41,9 +88,14 @@ class Output:
 
         Args:
             json_path: Where to write JSON, ``-`` for standard output, None for nowhere.
+
+        Raises:
+            ConfigError: If that file cannot be written.
         """
         self._json_path = json_path
-        self._console = Console(highlight=False)
+        self._console = _console()
+        if json_path not in (None, STDOUT):
+            check_place(Path(str(json_path)))
 
     def show(self, *what: Any) -> None:
         """Print for people, unless standard output is for JSON."""
@@ -63,12 +115,8 @@ class Output:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
             return
-        path = Path(self._json_path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+        with new_file(Path(self._json_path)) as file:
+            file.write_text(text + "\n", encoding="utf-8")
 
 
 class Phases:
@@ -81,6 +129,11 @@ class Phases:
     def __call__(self, phase: str) -> Step:
         """A callback ``(done, total, what)`` for one phase."""
         return self._bar(phase) if self._progress is not None else self._lines(phase)
+
+    def note(self, line: str) -> None:
+        """Print one line, above the bars if there are some."""
+        console = self._console if self._progress is None else self._progress.console
+        console.print(line, soft_wrap=True)
 
     def _bar(self, phase: str) -> Step:
         progress = self._progress
@@ -107,7 +160,7 @@ class Phases:
         return step
 
 
-@contextmanager
+@contextlib.contextmanager
 def phases() -> Iterator[Phases]:
     """Show progress on standard error while a command works."""
     console = stderr()

@@ -1,5 +1,6 @@
 """``apparate serve``: serve a checkpoint over HTTP."""
 
+import socket
 from typing import Annotated
 
 import typer
@@ -8,7 +9,7 @@ from apparate_cli import options
 from apparate_cli.bench import trained
 from apparate_cli.output import phases, stderr
 from apparate_jax.control.thresholds import METHODS
-from apparate_jax.serve import prepare
+from apparate_jax.serve import Service, prepare
 
 
 def serve(
@@ -29,23 +30,28 @@ def serve(
 
     Example: apparate serve runs/demo/checkpoint --http-port 8000
     """
-    from apparate_jax.serve.http import HttpServer, build_app, open_socket
+    from apparate_jax.serve.http import open_socket
 
     config = options.service_config(accuracy, ramp_budget, batch_sizes, method)
     loaded = trained(checkpoint)
-    socket = open_socket(host, http_port)
-    with phases() as phase:
-        service = prepare(loaded, config, phase)
+    with open_socket(host, http_port) as sock:
+        with phases() as phase:
+            service = prepare(loaded, config, phase)
+        _serve(service, sock, model_name or loaded.model.name)
+
+
+def _serve(service: Service, sock: socket.socket, name: str) -> None:
+    from apparate_jax.serve.http import HttpServer, build_app
+
     engine, feedback = service.apparate()
-    name = model_name or loaded.model.name
     console = stderr()
 
     def on_ready(url: str) -> None:
-        console.print(f"ready: {url}/v2/models/{name}", markup=False, soft_wrap=True)
+        console.print(f"ready: {url}/v2/models/{name}", soft_wrap=True)
 
     with engine:
         feedback.attach(engine)
-        HttpServer(build_app(engine, model_name=name), socket, on_ready=on_ready).run()
+        HttpServer(build_app(engine, model_name=name), sock, on_ready=on_ready).run()
     feedback.close()
     service.programs.close()
     console.print("stopped; every accepted request was answered")

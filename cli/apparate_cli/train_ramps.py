@@ -1,19 +1,21 @@
 """``apparate train-ramps``: train a ramp at every site of a checkpoint."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from apparate_cli import options
 from apparate_cli.inject import TRACE_BATCH
+from apparate_cli.memory import give_back
 from apparate_cli.output import Output, Step, phases
 from apparate_cli.sites import sites_json, sites_table
 from apparate_jax.checkpoint import load_checkpoint, save_checkpoint
 from apparate_jax.control.initial import initial_sites
 from apparate_jax.data import load_data
 from apparate_jax.graph import trace
-from apparate_jax.ramps import PlacementConfig, TrainConfig, train_ramps
+from apparate_jax.ramps import HEAD_STYLES, PlacementConfig, TrainConfig, train_ramps
 from apparate_jax.ramps.placement import POLICIES
 
 TRAIN = TrainConfig()
@@ -34,9 +36,21 @@ def train(
     kind: Annotated[
         str, typer.Option(help="Head kind of every ramp; auto follows the model's own pooling.")
     ] = TRAIN.kind,
+    split: Annotated[
+        str, typer.Option(help="Hold out samples at random, or the last ones (videos, streams).")
+    ] = TRAIN.split,
+    style: Annotated[
+        str, typer.Option(help=f"Head style of every ramp: {', '.join(HEAD_STYLES)}.")
+    ] = TRAIN.style,
     seed: Annotated[int, typer.Option(help="Of the split and the order.")] = TRAIN.seed,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep pooled features in a file below this directory, not in memory."),
+    ] = None,
     text_column: options.TextColumn = "text",
+    image_column: options.ImageColumn = "image",
     label_column: options.LabelColumn = "label",
+    fps: options.Fps = None,
     limit: options.Limit = None,
     json: options.Json = None,
 ) -> None:
@@ -45,21 +59,37 @@ def train(
     Example: apparate train-ramps runs/demo/checkpoint --data reviews.csv --data-frac 1
     """
     output = Output(json)
-    config = TrainConfig(data_frac=data_frac, kind=kind, seed=seed)
-    chosen = PlacementConfig(max_ramps=max_ramps, policy=placement)  # type: ignore[arg-type]
+    config = TrainConfig(
+        data_frac=data_frac,
+        kind=kind,
+        style=style,
+        split=split,  # type: ignore[arg-type]
+        seed=seed,
+        cache_dir=None if cache_dir is None else str(cache_dir),
+    )
+    chosen = PlacementConfig(max_ramps=max_ramps, policy=placement)
     with phases() as phase:
         loaded = load_checkpoint(checkpoint)
+        give_back()
         model = loaded.model
         examples = load_data(
-            data, model, text_column=text_column, label_column=label_column, limit=limit
+            data,
+            model,
+            text_column=text_column,
+            image_column=image_column,
+            label_column=label_column,
+            fps=fps,
+            limit=limit,
         )
         program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
         steps: dict[str, Step] = {}
 
         def progress(done: int, total: int, what: str) -> None:
             steps.setdefault(what, phase(what))(done, total, what)
+            if done == total:
+                give_back()
 
-        trained = train_ramps(program, model, examples.inputs, config, progress)
+        trained = train_ramps(program, model, examples, config, progress, phase.note)
     active = initial_sites(
         program.sites, trained.ramps, trained.validation, chosen, options.CONTROL
     )
@@ -75,6 +105,7 @@ def train(
         training=facts,
         validation=trained.validation,
     )
+    give_back()
     save_checkpoint(checkpoint, done)
     title = f"{model.name}: {len(trained.ramps)} ramps, trained on {trained.samples} examples"
     output.show(sites_table(title, program.sites, trained.ramps, active))

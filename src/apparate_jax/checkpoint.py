@@ -27,14 +27,21 @@ from apparate_jax.core import ImagePreprocess, InputSpec, Model, Site
 from apparate_jax.errors import ApparateError, CheckpointError
 from apparate_jax.manifest import MANIFEST, as_json, read_manifest, write_manifest
 from apparate_jax.models.load import rebuild
-from apparate_jax.ramps.heads import HEAD_KINDS, Ramp
+from apparate_jax.ramps.heads import HEAD_KINDS, HEAD_STYLES, PARAM_NAMES, Ramp
 from apparate_jax.ramps.train import Validation
-from apparate_jax.storage import Arrays, left_behind, new_directory, read_arrays, write_arrays
+from apparate_jax.storage import (
+    Arrays,
+    left_behind,
+    new_directory,
+    read_arrays,
+    stream_arrays,
+    write_arrays,
+)
 
 ASSETS = "assets"
-Rebuild = Callable[[Mapping[str, Any]], Model]
+Rebuild = Callable[[Mapping[str, Any], Mapping[str, bytes]], Model]
 
-_RAMP_FACTS = ("site", "name", "kind", "agreement", "temperature")
+_RAMP_FACTS = ("site", "name", "kind", "agreement", "temperature", "style")
 _VALIDATION = ("rows", "errors", "predictions", "labels")
 
 
@@ -110,7 +117,8 @@ def load_checkpoint(path: str | Path, *, rebuild_model: Rebuild = rebuild) -> Ch
 
     Args:
         path: Its directory.
-        rebuild_model: Makes the model from its ``source``; its parameters are replaced.
+        rebuild_model: Makes the model from its ``source`` and ``assets``; its parameters are
+            replaced.
 
     Raises:
         CheckpointError: Absent, incomplete, damaged, of another format, or of another model.
@@ -179,6 +187,7 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
             "source": dict(model.source),
             "assets": sorted(model.assets),
             "image": asdict(model.image) if model.image else None,
+            "channels": model.channels,
             "params": _describe_params(model.params),
         },
         "sites": [asdict(site) for site in checkpoint.sites],
@@ -231,8 +240,9 @@ def _write_assets(root: Path, assets: Mapping[str, bytes]) -> None:
 
 def _load_model(root: Path, content: Mapping[str, Any], rebuild_model: Rebuild) -> Model:
     saved = content["model"]
+    assets = {name: (root / ASSETS / name).read_bytes() for name in saved["assets"]}
     try:
-        model = rebuild_model(saved["source"])
+        model = rebuild_model(saved["source"], assets)
     except ApparateError as error:
         raise CheckpointError(
             f"the model {saved['name']!r} of the checkpoint {root} cannot be made again: {error}"
@@ -243,9 +253,12 @@ def _load_model(root: Path, content: Mapping[str, Any], rebuild_model: Rebuild) 
             f"the checkpoint {root} was made from another model than {saved['name']!r} is now "
             f"({_difference(saved['params'], now)}): inject and train it again"
         )
-    stored = read_arrays(root / "params")
-    like, structure = jax.tree.flatten(model.params)
-    leaves = [_leaf(stored.get(str(i)), template) for i, template in enumerate(like)]
+    like, structure = jax.tree.flatten(jax.tree.map(_template, model.params))
+    model = replace(model, params=None)  # a factory's own weights: not twice in memory
+    found = {
+        int(name): _leaf(array, like[int(name)]) for name, array in stream_arrays(root / "params")
+    }
+    leaves = [found[i] if i in found else _leaf(None, x) for i, x in enumerate(like)]
     return replace(
         model,
         name=saved["name"],
@@ -255,8 +268,9 @@ def _load_model(root: Path, content: Mapping[str, Any], rebuild_model: Rebuild) 
         mask=saved["mask"],
         pooling=saved["pooling"],
         source=saved["source"],
-        assets={name: (root / ASSETS / name).read_bytes() for name in saved["assets"]},
+        assets=assets,
         image=_load_image(saved["image"]),
+        channels=saved["channels"],
     )
 
 
@@ -267,10 +281,17 @@ def _load_image(fields: Mapping[str, Any] | None) -> ImagePreprocess | None:
     return ImagePreprocess(**values)
 
 
+def _template(leaf: Any) -> Any:
+    """What tells of which kind a parameter is, without its values."""
+    if isinstance(leaf, bool | int | float | complex):
+        return leaf
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+
+
 def _leaf(stored: np.ndarray[Any, Any] | None, template: Any) -> Any:
     """A parameter of the kind that the model was made with: Python numbers keep weak types."""
     if stored is None:
-        return jnp.zeros(jnp.shape(template), jnp.result_type(template))
+        return jnp.zeros(template.shape, template.dtype)
     if isinstance(template, bool | int | float | complex):
         return type(template)(stored.item())
     return jnp.asarray(stored)
@@ -285,16 +306,21 @@ def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
 
 
 def _load_ramps(root: Path, facts: Sequence[Mapping[str, Any]]) -> tuple[Ramp, ...]:
-    unknown = sorted({fact["kind"] for fact in facts} - set(HEAD_KINDS))
+    unknown = sorted(
+        {fact["kind"] for fact in facts} - set(HEAD_KINDS)
+        | {fact["style"] for fact in facts} - set(HEAD_STYLES)
+    )
     if unknown:
         raise CheckpointError(
-            f"the ramps of the checkpoint {root} pool by {unknown}, known are "
-            f"{sorted(HEAD_KINDS)}: import the module that adds it to HEAD_KINDS first"
+            f"the ramps of the checkpoint {root} are of kind or style {unknown}, known are "
+            f"{sorted(HEAD_KINDS)} and {sorted(HEAD_STYLES)}: import the module that adds it to "
+            "HEAD_KINDS or HEAD_STYLES first"
         )
     stored = read_arrays(root / "ramps") if facts else {}
     ramps = []
     for fact in facts:
-        params = {k: jnp.asarray(stored[f"{fact['site']}_{k}"]) for k in ("kernel", "bias")}
+        named = {name: f"{fact['site']}_{name}" for name in PARAM_NAMES}
+        params = {k: jnp.asarray(stored[key]) for k, key in named.items() if key in stored}
         ramps.append(Ramp(**fact, params=params))
     return tuple(ramps)
 

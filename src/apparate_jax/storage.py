@@ -20,21 +20,66 @@ from apparate_jax.manifest import sync
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
+PART_BYTES = 16 * 2**20
+"""Size of an Orbax item, unless one array is larger."""
+
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write named arrays as one Orbax item; those without elements are left out."""
-    kept = {name: array for name, array in arrays.items() if array.size}
-    if kept:
-        with _checkpointer() as checkpointer:
-            checkpointer.save(path, kept)
+    """Write named arrays as Orbax items of limited size; those without elements are left out.
+
+    Orbax copies and compresses a whole item in memory, which the parts bound. An array that is
+    larger than a part is cut into rows: the item's directory says which and of how many.
+    """
+    path.mkdir()
+    with _checkpointer() as checkpointer:
+        for number, (rows, part) in enumerate(_parts(arrays)):
+            checkpointer.save(path / f"{number:04d}{rows}", part)
+            checkpointer.wait_until_finished()
+
+
+def _parts(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, Arrays]]:
+    """Parts, and the ending of their directory: ``-first-all`` for rows of one array."""
+    part: Arrays = {}
+    for name, array in arrays.items():
+        if array.nbytes > PART_BYTES and array.ndim and len(array) > 1:
+            step = max(1, len(array) * PART_BYTES // array.nbytes)
+            for first in range(0, len(array), step):
+                yield f"-{first}-{len(array)}", {name: array[first : first + step]}
+            continue
+        if part and sum(x.nbytes for x in part.values()) + array.nbytes > PART_BYTES:
+            yield "", part
+            part = {}
+        if array.size:
+            part[name] = array
+    if part:
+        yield "", part
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The named arrays of an item, in host memory; none if nothing was written."""
+    """The named arrays that were written, in host memory; none if nothing was."""
+    return dict(stream_arrays(path))
+
+
+def stream_arrays(path: Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """The same one by one: what the caller lets go of takes no memory."""
     if not path.exists():
-        return {}
+        return
+    whole = np.empty(0)
     with _checkpointer() as checkpointer:
-        return dict(checkpointer.restore(path))
+        for part in sorted(path.iterdir()):
+            arrays: Arrays = dict(checkpointer.restore(part))
+            rows = part.name.split("-")[1:]
+            while arrays:
+                name, array = arrays.popitem()
+                if not rows:
+                    yield name, array
+                    continue
+                first, count = map(int, rows)
+                if first == 0:
+                    whole = np.empty((count, *array.shape[1:]), array.dtype)
+                whole[first : first + len(array)] = array
+                if first + len(array) == count:
+                    yield name, whole
 
 
 @contextlib.contextmanager

@@ -51,8 +51,8 @@ def test_folding_gives_the_same_logits_on_raw_features():
     heat = jnp.asarray([0.5, 3.0])
     standard = (x - mean[:, None]) * scale[:, None]
     expected = (jnp.einsum("rnw,rwc->rnc", standard, kernel) + bias[:, None]) / heat[:, None, None]
-    folded, shift = fold(kernel, bias, mean, scale, heat)
-    found = jnp.einsum("rnw,rwc->rnc", x, folded) + shift[:, None]
+    folded = fold({"kernel": kernel, "bias": bias}, mean, scale, heat)
+    found = jnp.einsum("rnw,rwc->rnc", x, folded["kernel"]) + folded["bias"][:, None]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -68,6 +68,21 @@ def test_first_token_images_and_vectors():
     np.testing.assert_array_equal(pooled("identity", image[:, 0, 0]), image[:, 0, 0])
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float32, np.bool_])
+def test_last_is_the_last_valid_token(dtype):
+    expected = SEQUENCE[[0, 1, 2], [6, 1, 4]]
+    np.testing.assert_array_equal(pooled("last", SEQUENCE, MASK.astype(dtype)), expected)
+
+
+def test_last_without_a_fitting_mask_is_the_last_position():
+    for mask in (None, MASK[:, :5]):
+        np.testing.assert_array_equal(pooled("last", SEQUENCE, mask), SEQUENCE[:, -1])
+
+
+def test_last_of_padding_alone_is_the_first_token():
+    np.testing.assert_array_equal(pooled("last", SEQUENCE, np.zeros((3, 7))), SEQUENCE[:, 0])
+
+
 def test_video_is_pooled_over_time_and_space():
     video = np.random.default_rng(1).normal(size=(2, 3, 4, 4, 5)).astype(np.float32)
     np.testing.assert_allclose(
@@ -89,10 +104,22 @@ def test_width_is_that_of_the_pooled_value(kind, shape):
 
 def test_the_kind_follows_the_model():
     assert choose_kind(site(2, 7, 5), model(pooling="first")) == "first_token"
+    assert choose_kind(site(2, 7, 5), model(pooling="last")) == "last"
     assert choose_kind(site(2, 7, 5), model(pooling="mean")) == "masked_mean"
     assert choose_kind(site(2, 4, 4, 5), model()) == "spatial_mean"
     assert choose_kind(site(2, 5), model()) == "identity"
     assert choose_kind(site(2), model()) is None
+
+
+def test_the_kind_follows_where_the_model_keeps_its_channels():
+    first = model(channels="first")
+    assert choose_kind(site(2, 5, 4, 4), first) == "spatial_mean_first"
+    assert choose_kind(site(2, 5, 3, 4), first) == "spatial_mean_first"
+    assert choose_kind(site(2, 4, 4, 4), first) == "spatial_mean_first"
+    # Exporters leave some values transposed: only the axes after the batch are a square.
+    assert choose_kind(site(2, 4, 4, 5), first) == "spatial_mean"
+    assert choose_kind(site(2, 5, 4, 4), model()) == "spatial_mean"
+    assert choose_kind(site(2, 7, 5), first) == choose_kind(site(2, 7, 5), model())
 
 
 def test_users_extend_the_table(monkeypatch):
@@ -127,3 +154,9 @@ def test_the_mask_is_found_by_name():
     assert mask_position(model(inputs=specs)) is None
     with pytest.raises(RampError, match="describe the inputs"):
         mask_position(model(mask="valid"))
+
+
+def test_unknown_style_is_named():
+    params = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
+    with pytest.raises(RampError, match=r"style 'deep' is unknown, expected one of \['hidden'"):
+        head_logits(params, jnp.zeros((1, 2)), "deep")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from apparate_jax.core import InputSpec, Model
+from apparate_jax.data import ArrayDataset
 from apparate_jax.errors import DataError, NumericsError, RampError
 from apparate_jax.graph import trace
 from apparate_jax.ramps.answer import answer_error
@@ -18,7 +19,7 @@ ALL = TrainConfig(data_frac=1.0, max_epochs=25)
 
 @pytest.fixture(scope="module")
 def data():
-    return sentences(600)
+    return ArrayDataset("sentences", sentences(600))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_validation_is_what_the_served_ramps_say(trained, data):
     tiny, validation = tiny_encoder(), trained.validation
     rows = validation.rows
     assert trained.samples == 480 and len(rows) == 120 and len(set(rows)) == 120
-    inputs = [x[rows] for x in data]
+    inputs = [x[rows] for x in data.inputs]
     sites = [ramp.site for ramp in trained.ramps]
     values, logits = jax.jit(tiny.program.rebatch(len(rows)).taps(sites))(*inputs)
     np.testing.assert_array_equal(validation.labels, np.asarray(logits).argmax(1))
@@ -73,6 +74,29 @@ def test_the_same_seed_gives_the_same_ramps(trained, data):
     np.testing.assert_array_equal(trained.validation.errors, again.validation.errors)
 
 
+def test_features_on_disk_give_the_same_ramps(trained, data, tmp_path):
+    tiny = tiny_encoder()
+    again = train_ramps(tiny.program, tiny.model, data, replace(ALL, cache_dir=str(tmp_path)))
+    for first, second in zip(trained.ramps, again.ramps, strict=True):
+        np.testing.assert_array_equal(first.params["kernel"], second.params["kernel"])
+    np.testing.assert_array_equal(trained.validation.errors, again.validation.errors)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_no_features_on_disk(tmp_path):
+    program, model = constant_model([0.0, 1.0])
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    seen = []
+    config = replace(ALL, cache_dir=str(tmp_path))
+
+    def progress(done, total, what):
+        seen.append(len(list(tmp_path.rglob("*.f32"))))
+
+    with pytest.raises(RampError, match="class 1 for all"):
+        train_ramps(program, model, ArrayDataset("x", (x,)), config, progress)
+    assert set(seen) == {1} and list(tmp_path.iterdir()) == []
+
+
 def test_only_the_first_part_of_the_data_is_used(data):
     tiny, seen = tiny_encoder(), []
     config = TrainConfig(data_frac=0.2, max_epochs=2, split="last", validation_frac=0.25)
@@ -103,7 +127,9 @@ def test_ramps_of_an_image_model():
     images = (rng.normal(size=(80, 4, 4, 3)) + rng.normal(size=(80, 1, 1, 3))).astype(np.float32)
     model = Model("image", fn, params, (InputSpec("x", (4, 4, 3), "float32"),))
     program = trace(fn, params, images[:2])
-    trained = train_ramps(program, model, [images], replace(ALL, max_epochs=3))
+    trained = train_ramps(
+        program, model, ArrayDataset("images", (images,)), replace(ALL, max_epochs=3)
+    )
     assert [ramp.kind for ramp in trained.ramps] == ["spatial_mean", "identity"]
     assert [ramp.params["kernel"].shape for ramp in trained.ramps] == [(6, 5), (8, 5)]
 
@@ -111,9 +137,12 @@ def test_ramps_of_an_image_model():
 def test_too_few_samples():
     tiny = tiny_encoder()
     with pytest.raises(RampError, match="10% of 300 samples are 30, expected at least 50"):
-        train_ramps(tiny.program, tiny.model, sentences(300))
-    with pytest.raises(DataError, match="0 arrays for a model of 2 inputs"):
-        train_ramps(tiny.program, tiny.model, ())
+        train_ramps(tiny.program, tiny.model, ArrayDataset("sentences", sentences(300)))
+    one = ArrayDataset("ids alone", sentences(300)[:1])
+    with pytest.raises(DataError, match="1 arrays for a model of 2 inputs"):
+        train_ramps(tiny.program, tiny.model, one, ALL)
+    with pytest.raises(RampError, match="0 samples"):
+        train_ramps(tiny.program, tiny.model, ArrayDataset("nothing", ()), ALL)
 
 
 def constant_model(bias):
@@ -130,13 +159,13 @@ def test_an_original_model_with_one_answer_only():
     program, model = constant_model([0.0, 1.0])
     x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     with pytest.raises(RampError, match="class 1 for all 60 samples"):
-        train_ramps(program, model, [x], ALL)
+        train_ramps(program, model, ArrayDataset("x", (x,)), ALL)
 
 
 def test_an_original_model_whose_logits_are_not_finite():
     program, model = constant_model([0.0, np.nan])
     with pytest.raises(NumericsError, match=r"60 of 60 samples \(rows \[0, 1"):
-        train_ramps(program, model, [np.ones((60, 4), np.float32)], ALL)
+        train_ramps(program, model, ArrayDataset("x", (np.ones((60, 4), np.float32),)), ALL)
 
 
 def test_no_site_that_a_kind_fits():

@@ -7,7 +7,7 @@ request was meant to arrive to the moment its answer was there.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.bench.workload import Times, arrivals, at_rate
+from apparate_jax.bench.feed import Example, Held, feed
+from apparate_jax.bench.workload import ARRIVALS, Times, arrivals, at_rate
 from apparate_jax.control.controller import Info
 from apparate_jax.core import BatchRecord, ExitPlan
 from apparate_jax.data.dataset import Dataset
-from apparate_jax.errors import ConfigError
+from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.service import Service
 
@@ -58,6 +59,10 @@ class LiveConfig:
                 f"rounds {self.rounds}, outstanding {self.outstanding}, round_s {self.round_s} and "
                 f"saturation_s {self.saturation_s} must be above 0"
             )
+        if self.arrivals not in ARRIVALS:
+            raise ConfigError(f"arrivals are {self.arrivals!r}, expected one of {list(ARRIVALS)}")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, expected at least 0")
 
 
 class Answers(NamedTuple):
@@ -157,15 +162,21 @@ def run_live(
         config: Settings.
         trace: Arrival times to use instead of drawn ones, brought to the rate.
         on_phase: Progress.
+
+    Raises:
+        NumericsError: The model's logits for an input are not finite.
+        QueueFullError: The system falls behind its arrivals by more than the queue holds.
+        ConfigError: The measurement of throughput is too short for two batches.
     """
     config = config or LiveConfig()
     recorders = {name: _Recorder() for name in SYSTEMS}
     decisions = Decisions()
     vanilla = service.vanilla(recorders["vanilla"])
     early, feedback = service.apparate(recorders["apparate"], decisions.count)
+    held = Held(data, vanilla.model)
     engines = {"vanilla": vanilla.start(), "apparate": early.start()}
     feedback.attach(early)
-    driver = _Driver(engines, recorders, data, config, on_phase or (lambda *_: None))
+    driver = _Driver(engines, recorders, data, config, on_phase or (lambda *_: None), held)
     try:
         throughput = driver.saturate()
         saturated = driver.saturated
@@ -190,6 +201,7 @@ class _Driver:
     data: Dataset
     config: LiveConfig
     on_phase: OnPhase
+    held: Held
     saturated: Answers = field(init=False)
     sent: int = 0
 
@@ -215,11 +227,18 @@ class _Driver:
         start = time.monotonic()
         while time.monotonic() - start < self.config.saturation_s:
             while len(waiting) < self.config.outstanding:
-                waiting.add(engine.submit(self._next()))
-            _, waiting = wait(waiting, return_when="FIRST_COMPLETED")
-        wait(waiting)
+                waiting.add(engine.submit(self.held[self.sent]))
+                self.sent += 1
+            done, waiting = wait(waiting, return_when="FIRST_COMPLETED")
+            _all_answered(done)
+        _all_answered(waiting)
         engine.wait_idle()
         records = self.recorders[name].records
+        if len(records) < 2:
+            raise ConfigError(
+                f"saturation_s is {self.config.saturation_s}, too short for two batches of this "
+                "model: measure for longer, or use smaller batch shapes"
+            )
         # The first and last batches are ramp-up and drain: count what lies between them.
         finished = np.array([r.finished_s for r in records])
         sizes = np.array([len(r.exits) for r in records])
@@ -244,21 +263,36 @@ class _Driver:
     def _open_loop(self, name: str, times: Times, what: str) -> None:
         engine = self.engines[name]
         futures = []
+        examples = feed(self.data, engine.model, self.sent, len(times))
+        example = next(examples, None)  # before the clock starts
         start = time.monotonic() + 0.05
         for sent, at in enumerate(times.tolist(), 1):
+            assert example is not None  # as many as there are times
             due = start + at
             while (left := due - time.monotonic()) > 0:
                 time.sleep(left)
-            futures.append(engine.submit(self._next(), arrived_s=due))
+            futures.append(self._submit(name, example, due))
+            example = next(examples, None)
             if sent % 16 == 0 or sent == len(times):
                 self.on_phase(what, sent, len(times))
-        wait(futures)
+        self.sent += len(times)
+        _all_answered(futures)
         engine.wait_idle()
 
-    def _next(self) -> dict[str, NDArray[Any]]:
-        row = self.sent % len(self.data)
-        self.sent += 1
-        return self.data.example(row, self.engines["vanilla"].model)
+    def _submit(self, name: str, example: Example, due: float) -> Future[Any]:
+        try:
+            return self.engines[name].submit(example, arrived_s=due)
+        except QueueFullError as error:
+            raise QueueFullError(
+                f"{name} falls behind the arrivals at {self.config.load_frac:.0%} load "
+                f"({error}): take a lower load_frac or a shorter round_s"
+            ) from error
+
+
+def _all_answered(futures: Iterable[Future[Any]]) -> None:
+    """Wait for answers; an error in place of one ends the benchmark."""
+    for future in futures:
+        future.result()
 
 
 def _order(index: int) -> tuple[str, ...]:

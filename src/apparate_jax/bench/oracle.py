@@ -1,23 +1,25 @@
 """What nobody can beat: each input leaves at its earliest right site, and ramps cost nothing."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.bench.live import Answers
 from apparate_jax.core import Model, Profile
+from apparate_jax.data.dataset import Dataset
 from apparate_jax.graph import Program
-from apparate_jax.ramps.features import Progress, collect_features
+from apparate_jax.ramps.features import Progress, forward, make_layout
 from apparate_jax.ramps.heads import Ramp, head_logits
+
+BATCH = 8
 
 
 def earliest_right(
     program: Program,
     model: Model,
     ramps: Sequence[Ramp],
-    inputs: Sequence[NDArray[Any]],
+    data: Dataset,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """The earliest site of each input whose ramp gives the original model's answer.
@@ -26,22 +28,22 @@ def earliest_right(
         program: The traced model.
         model: Its description.
         ramps: Trained ramps, ascending by site.
-        inputs: Arrays ``[count, ...]``.
+        data: Inputs, read in order; nothing but the result is kept.
         progress: Called with examples done, in total, and what is done.
 
     Returns:
         i64[count], index of the earliest site whose ramp gives the original's answer; the number
         of sites where none does.
     """
-    kinds = {ramp.site: ramp.kind for ramp in ramps}
-    features = collect_features(
-        program, model, inputs, kinds, batch_size=8, max_bytes=2**32, progress=progress
-    )
-    answers = features.logits.argmax(axis=1)
-    earliest = np.full(len(answers), len(program.sites), np.int64)
-    for ramp, pooled in reversed(list(zip(ramps, features.pooled, strict=True))):
-        agrees = np.asarray(head_logits(ramp.params, pooled)).argmax(axis=1) == answers
-        earliest[agrees] = ramp.site
+    layout = make_layout(program, {ramp.site: ramp.kind for ramp in ramps})
+    earliest = np.full(len(data), len(program.sites), np.int64)
+    for rows, values in forward(program, model, data, layout, len(data), BATCH):
+        answers = layout.logits(values).argmax(axis=1)
+        for ramp, pooled in reversed(list(zip(ramps, layout.pooled(values), strict=True))):
+            scores = np.asarray(head_logits(ramp.params, pooled, ramp.style))
+            earliest[rows][scores.argmax(axis=1) == answers] = ramp.site
+        if progress is not None:
+            progress(rows.stop, len(data), "oracle")
     return earliest
 
 

@@ -42,7 +42,7 @@ def plot_live(
         f"({saved:.0%} saved), {report['apparate']['agreement']:.2%} of answers as the original's",
         fontsize=11,
     )
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _latency(

@@ -6,15 +6,17 @@ latency then includes the queueing that real users see.
 
 import csv
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.errors import ConfigError, DataError
 
-ArrivalKind = Literal["poisson", "fixed"]
+ARRIVALS = ("poisson", "fixed")
+"""Kinds of drawn arrivals."""
+
 Times = NDArray[np.float64]
 
 
@@ -67,7 +69,12 @@ def read_trace(path: Path, column: str | None = None) -> Times:
     if column is not None and column not in header:
         raise DataError(f"the trace {path} has columns {header}, expected {column!r} among them")
     index = header.index(column) if column is not None else 0
-    values = [row[index] for row in rows[1:] if row]
+    kept = [row for row in rows[1:] if row]
+    if not kept or min(map(len, kept)) <= index:
+        raise DataError(
+            f"the trace {path} has no rows, or one without a value for {header[index]!r}"
+        )
+    values = [row[index] for row in kept]
     return _as_seconds(values, path)
 
 
@@ -76,16 +83,21 @@ def _as_seconds(values: Sequence[str], path: Path) -> Times:
         seconds = np.asarray(values, np.float64)
     except ValueError:
         try:
-            stamps = np.asarray([v[:26] for v in values], "datetime64[us]")
+            seconds = np.asarray([_stamp(value) for value in values])
         except ValueError as error:
             raise DataError(
                 f"the trace {path} starts with {values[0]!r}, expected seconds or ISO timestamps"
             ) from error
-        seconds = (stamps - stamps.min()) / np.timedelta64(1, "s")
     if not np.isfinite(seconds).all():
         raise DataError(f"the trace {path} has times that are not finite")
     ordered: Times = np.sort(seconds - seconds.min())
     return ordered
+
+
+def _stamp(text: str) -> float:
+    """Seconds since 1970 of an ISO timestamp, which is in UTC if it does not say."""
+    stamp = datetime.fromisoformat(text.strip())
+    return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
 
 
 def at_rate(times: Times, rate_rps: float) -> Times:

@@ -1,6 +1,6 @@
-"""Readers of data: text with a tokenizer, arrays by name."""
+"""Readers of data: texts, pictures, videos, arrays by name."""
 
-from apparate_jax.data.dataset import Dataset
+from apparate_jax.data.dataset import ArrayDataset, Dataset
 from apparate_jax.data.load import load_data
 
-__all__ = ["Dataset", "load_data"]
+__all__ = ["ArrayDataset", "Dataset", "load_data"]

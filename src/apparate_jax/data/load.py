@@ -1,16 +1,18 @@
-"""Load a data file for a model: text with its tokenizer, or arrays by input name."""
+"""Load data for a model: what the path is and what the model takes decide how it is read."""
 
 import zipfile
-from collections.abc import Sequence
+import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apparate_jax.core import Model
-from apparate_jax.data.dataset import Dataset, fit
-from apparate_jax.data.text import SUFFIXES, TextEncoder, read_table
+from apparate_jax.data import video
+from apparate_jax.data.dataset import ArrayDataset, Dataset, class_indices, fit
+from apparate_jax.data.folder import load_folder
+from apparate_jax.data.image import takes_images
+from apparate_jax.data.image_table import load_image_table
+from apparate_jax.data.text import SUFFIXES, TOKENIZER, TextEncoder, read_table
 from apparate_jax.errors import DataError
 
 
@@ -19,18 +21,25 @@ def load_data(
     model: Model,
     *,
     text_column: str = "text",
+    image_column: str = "image",
     label_column: str = "label",
+    fps: float | None = None,
     limit: int | None = None,
 ) -> Dataset:
     """Load data that fits a model.
 
     Args:
-        path: ``.csv``, ``.jsonl`` or ``.parquet`` with a text column, or ``.npz`` with an array
-            per input of the model.
-        model: Names, shapes and dtypes of inputs, and the tokenizer.
-        text_column: Column of texts.
+        path: ``.csv``, ``.jsonl`` or ``.parquet`` with a column of texts or of pictures, a folder
+            of pictures, a video, or ``.npz`` with an array per input of the model.
+        model: Names, shapes and dtypes of inputs, the tokenizer or how it takes pictures.
+        text_column: Column of texts, for a model that takes them.
+        image_column: Column of pictures or their paths, for a model that takes pictures.
         label_column: Column (or array) of labels, read if it is there.
+        fps: Rows per second of video, its own frames unless given.
         limit: Use at most this many rows, from the first.
+
+    Returns:
+        Texts and arrays are in memory; pictures and frames are decoded when they are asked for.
 
     Raises:
         DataError: The file is missing, unreadable, of an unknown kind, or does not fit the model.
@@ -38,13 +47,23 @@ def load_data(
     file = Path(path)
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}, expected at least 1")
+    if file.is_dir():
+        return load_folder(file, model, limit=limit)
     if not file.is_file():
         raise DataError(f"no data file at {file}")
-    if file.suffix == ".npz":
+    suffix = file.suffix.lower()
+    if suffix in video.SUFFIXES:
+        return video.VideoDataset(file, model, fps=fps, limit=limit)
+    if suffix == ".npz":
         return _load_arrays(file, model, label_column, limit)
-    if file.suffix in SUFFIXES:
-        return _load_text(file, model, text_column, label_column, limit)
-    raise DataError(f"{file.name} ends in {file.suffix!r}, expected one of {[*SUFFIXES, '.npz']}")
+    if suffix not in SUFFIXES:
+        known = [*SUFFIXES, ".npz", *video.SUFFIXES]
+        raise DataError(
+            f"{file.name} ends in {file.suffix!r}, expected one of {known} or a folder of pictures"
+        )
+    if TOKENIZER not in model.assets and (model.image or takes_images(model)):
+        return load_image_table(file, model, image_column, label_column, limit)
+    return _load_text(file, model, text_column, label_column, limit)
 
 
 def _load_text(
@@ -57,32 +76,20 @@ def _load_text(
         if not isinstance(text, str):
             raise DataError(f"{file.name}, row {row}: {text_column!r} is {text!r}, expected a text")
     inputs = fit(file.name, dict(encode(texts)), model)
-    labels = _labels(file.name, columns.get(label_column), model)
-    return Dataset(file.name, inputs, None if labels is None else labels[:limit])
+    labels = class_indices(file.name, columns.get(label_column), model)
+    return ArrayDataset(file.name, inputs, None if labels is None else labels[:limit])
 
 
 def _load_arrays(file: Path, model: Model, label_column: str, limit: int | None) -> Dataset:
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name][:limit] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        # Opened here: np.load leaves a file that is no archive open, and takes a lone array too.
+        with file.open("rb") as opened, zipfile.ZipFile(opened), np.load(opened) as archive:
+            arrays = {name: np.atleast_1d(archive[name])[:limit] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {file}: {error}") from error
     values = arrays.pop(label_column, None)
     inputs = fit(file.name, arrays, model)
-    labels = _labels(file.name, None if values is None else values.tolist(), model)
+    labels = class_indices(file.name, None if values is None else values.tolist(), model)
     if labels is not None and len(labels) != len(inputs[0]):
         raise DataError(f"{file.name}: {len(labels)} labels for {len(inputs[0])} rows")
-    return Dataset(file.name, inputs, labels)
-
-
-def _labels(name: str, values: Sequence[Any] | None, model: Model) -> NDArray[np.int64] | None:
-    """Labels as class indices: numbers, or the model's class names."""
-    if values is None:
-        return None
-    by_name = {label: i for i, label in enumerate(model.labels)}
-    try:
-        return np.asarray([by_name[v] if v in by_name else int(v) for v in values], np.int64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{name}: labels must be class numbers or one of {list(model.labels)}: {error}"
-        ) from error
+    return ArrayDataset(file.name, inputs, labels)

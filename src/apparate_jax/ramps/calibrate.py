@@ -6,14 +6,15 @@ chosen to minimise the negative log-likelihood of the original model's label on 
 a function of log(temperature) with one minimum, found for all ramps at once by a golden-section
 search.
 
-:func:`fold` then puts standardisation and temperature into kernel and bias: a served ramp is one
-dense layer.
+:func:`fold` then puts standardisation and temperature into kernels and biases: they cost nothing
+when serving.
 
 References:
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -76,27 +77,34 @@ def fit_temperatures(
 
 
 def fold(
-    kernel: Float[Array, "ramps width classes"],
-    bias: Float[Array, "ramps classes"],
+    params: Mapping[str, jax.Array],
     mean: Float[Array, "ramps width"],
     inverse_std: Float[Array, "ramps width"],
     temperatures: Float[Array, " ramps"],
-) -> tuple[Float[Array, "ramps width classes"], Float[Array, "ramps classes"]]:
-    """Kernel and bias for raw features, with standardisation and temperature inside.
+) -> dict[str, jax.Array]:
+    """Parameters for raw features: standardisation in the first layer, temperature in the last.
 
-    ``((x - m) s) K + b) / t  =  x (s K / t) + (b - (m s) K) / t``
+    With one layer, ``((x - m) s) K + b) / t  =  x (s K / t) + (b - (m s) K) / t``.
 
     Args:
-        kernel: f32[ramps, width, classes], on standardised features.
-        bias: f32[ramps, classes].
+        params: ``kernel`` f32[ramps, width, classes] and ``bias`` f32[ramps, classes] on
+            standardised features; with a hidden layer also ``hidden_kernel`` and ``hidden_bias``.
         mean: f32[ramps, width].
         inverse_std: f32[ramps, width], 0 for features that do not vary.
         temperatures: f32[ramps].
 
     Returns:
-        Kernel f32[ramps, width, classes] and bias f32[ramps, classes].
+        The same names and shapes.
     """
-    scaled = inverse_std[:, :, None] * kernel
+    first = "hidden_" if "hidden_kernel" in params else ""
+    scaled = inverse_std[:, :, None] * params[f"{first}kernel"]
     shift = jnp.einsum("rw,rwc->rc", mean, scaled, precision=jax.lax.Precision.HIGHEST)
+    folded = {
+        **params,
+        f"{first}kernel": scaled,
+        f"{first}bias": params[f"{first}bias"] - shift,
+    }
     heat = temperatures[:, None]
-    return scaled / heat[:, :, None], (bias - shift) / heat
+    folded["kernel"] = folded["kernel"] / heat[:, :, None]
+    folded["bias"] = folded["bias"] / heat
+    return folded

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from apparate_jax.errors import ConfigError
-from apparate_jax.ramps.heads import HEAD_KINDS
+from apparate_jax.ramps.heads import HEAD_KINDS, HEAD_STYLES
 
 AUTO = "auto"
 
@@ -18,6 +18,8 @@ class TrainConfig:
         validation_frac: Share of that part that is held out.
         split: Hold out samples at ``"random"``, or the ``"last"`` ones (streams).
         kind: Head kind of every ramp, or ``"auto"`` to follow the model's own pooling.
+        style: Head style: ``"linear"``, or a small network, see
+            :data:`apparate_jax.ramps.heads.HEAD_STYLES`.
         soft_targets: Train towards the original's probabilities instead of its label.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW, on kernels.
@@ -27,6 +29,7 @@ class TrainConfig:
         batch_size: Samples per pass of the frozen model.
         min_samples: Fewer samples than this are refused.
         max_cache_bytes: Memory for pooled features at most.
+        cache_dir: Keep pooled features in a file below this directory instead of in memory.
         seed: Of the split and the order of samples.
     """
 
@@ -34,6 +37,7 @@ class TrainConfig:
     validation_frac: float = 0.2
     split: Literal["random", "last"] = "random"
     kind: str = AUTO
+    style: str = "linear"
     soft_targets: bool = True
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
@@ -43,6 +47,7 @@ class TrainConfig:
     batch_size: int = 8
     min_samples: int = 50
     max_cache_bytes: int = 4 * 2**30
+    cache_dir: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +61,8 @@ class TrainConfig:
             raise ConfigError(
                 f"kind is {self.kind!r}, expected {AUTO!r} or one of {list(HEAD_KINDS)}"
             )
+        if self.style not in HEAD_STYLES:
+            raise ConfigError(f"style is {self.style!r}, expected one of {list(HEAD_STYLES)}")
         if not self.learning_rate > 0.0 or not self.weight_decay >= 0.0:
             raise ConfigError(
                 f"learning_rate is {self.learning_rate} and weight_decay {self.weight_decay}, "
@@ -64,5 +71,7 @@ class TrainConfig:
         for name in ("minibatch", "max_epochs", "patience", "batch_size", "max_cache_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, expected at least 0")
         if self.min_samples < 2:
             raise ConfigError(f"min_samples is {self.min_samples}, expected at least 2")

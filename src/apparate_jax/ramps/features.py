@@ -3,15 +3,20 @@
 The backbone never changes while ramps are trained, so it runs once per sample; training then sees
 only small vectors. Pooling happens inside the compiled program: a site costs ``width`` numbers per
 sample, not its whole value. The batch has one fixed shape; the last one is filled up by repeating
-the last sample.
+the last sample. While the device works on a batch, the one before it is copied and the next ones
+are read (and decoded).
 
-Sharp edges: features stay in host memory, 4 bytes x samples x the sum of widths; the caller says
-how much that may be.
+All features of a sample are one row of a table, its logits last: a minibatch is a few whole rows,
+which is what a table on disk (:mod:`apparate_jax.ramps.cache`) reads well.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +24,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.core import Model
-from apparate_jax.errors import DataError, NumericsError, RampError
+from apparate_jax.data.ahead import ahead
+from apparate_jax.data.dataset import Dataset
+from apparate_jax.errors import DataError, NumericsError
 from apparate_jax.graph import Program
+from apparate_jax.ramps.cache import Announce, CacheSize, feature_cache
 from apparate_jax.ramps.heads import head_kind, mask_position, pool
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``."""
 
-_Batch = tuple[tuple[jax.Array, ...], jax.Array]
+_BATCHES_AHEAD = 2
+
+
+class Layout(NamedTuple):
+    """Which columns of a row are whose: the pooled values of each site, then the logits.
+
+    Attributes:
+        sites: Indices of the sites, ascending.
+        kinds: Head kind of each.
+        widths: Width of each pooled value.
+        classes: Width of the logits.
+    """
+
+    sites: tuple[int, ...]
+    kinds: tuple[str, ...]
+    widths: tuple[int, ...]
+    classes: int
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First column of each site, and of the logits."""
+        return (0, *itertools.accumulate(self.widths))
+
+    @property
+    def numbers(self) -> int:
+        """Columns in all."""
+        return sum(self.widths) + self.classes
+
+    def pooled(self, values: Any) -> tuple[Any, ...]:
+        """Per site, the columns ``[..., width]`` of ``[..., numbers]``."""
+        return tuple(values[..., a : a + w] for a, w in zip(self.starts, self.widths, strict=False))
+
+    def logits(self, values: Any) -> Any:
+        """The columns ``[..., classes]`` of ``[..., numbers]``."""
+        return values[..., self.starts[-1] :]
+
+
+def make_layout(program: Program, kinds: Mapping[int, str]) -> Layout:
+    """The layout for these head kinds by site index.
+
+    Raises:
+        RampError: A kind that is unknown, or does not fit its site.
+    """
+    sites = tuple(sorted(kinds))
+    shapes = [program.sites[site].shape for site in sites]
+    widths = [head_kind(kinds[s], x).width(x) for s, x in zip(sites, shapes, strict=True)]
+    return Layout(sites, tuple(kinds[s] for s in sites), tuple(widths), program.num_classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,135 +88,177 @@ class Features:
     """Pooled values at sites, and the original model's logits.
 
     Attributes:
-        sites: Indices of the sites, ascending.
-        kinds: Head kind of each.
-        pooled: Per site, f32[samples, width].
-        logits: f32[samples, classes].
+        layout: Which columns are whose.
+        table: f32[samples, numbers], in memory or mapped from a file.
     """
 
-    sites: tuple[int, ...]
-    kinds: tuple[str, ...]
-    pooled: tuple[NDArray[np.float32], ...]
-    logits: NDArray[np.float32]
+    layout: Layout
+    table: NDArray[np.float32]
+
+    @property
+    def sites(self) -> tuple[int, ...]:
+        """Indices of the sites, ascending."""
+        return self.layout.sites
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Head kind of each."""
+        return self.layout.kinds
+
+    @property
+    def pooled(self) -> tuple[NDArray[np.float32], ...]:
+        """Per site, f32[samples, width]: views of the table."""
+        return self.layout.pooled(self.table)
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """f32[samples, classes]: a view of the table."""
+        logits: NDArray[np.float32] = self.layout.logits(self.table)
+        return logits
 
 
+@contextmanager
 def collect_features(
     program: Program,
     model: Model,
-    inputs: Sequence[NDArray[Any]],
+    data: Dataset,
     kinds: Mapping[int, str],
     *,
     batch_size: int,
     max_bytes: int,
+    samples: int | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
-) -> Features:
-    """Run the frozen model once over the data.
+    announce: Announce | None = None,
+) -> Iterator[Features]:
+    """Run the frozen model once over the data; the features last as long as the ``with`` block.
 
     Args:
         program: The traced model.
         model: Its description; names the mask.
-        inputs: Arrays ``[samples, ...]``, one per model input.
+        data: Inputs.
         kinds: Head kind by site index.
         batch_size: Samples per call.
         max_bytes: Memory that the features may take at most.
+        samples: How many rows of the data, from the first; all unless given.
+        cache_dir: Keep the features in a file below this directory instead of in memory.
         progress: Called after each batch with samples done, samples in all and what is done.
+        announce: Told one line, how large the features are, before the model runs.
 
     Raises:
-        DataError: Arrays that do not fit the model.
-        RampError: More features than ``max_bytes``.
+        DataError: Data that does not fit the model, or has no rows.
+        RampError: More features than ``max_bytes``, or no space for them.
         NumericsError: The model's logits or values are not finite; says for which rows.
     """
-    count = check_inputs(program, inputs)
-    features = _allocate(program, kinds, count, max_bytes)
-    size = min(batch_size, count)
-    forward = jax.jit(_forward(program.rebatch(size), features, mask_position(model)))
-    ahead: tuple[slice, _Batch] | None = None
-    for start in range(0, count, size):
-        rows = np.minimum(np.arange(start, start + size), count - 1)
-        queued = slice(start, min(start + size, count)), forward(*(x[rows] for x in inputs))
-        # The device works on this batch while the one before it is copied.
-        if ahead is not None:
-            _store(features, *ahead, progress)
-        ahead = queued
-    if ahead is not None:
-        _store(features, *ahead, progress)
-    _check_finite(program, features)
-    return features
+    count = len(data) if samples is None else samples
+    check_inputs(program, data.rows(0, min(count, 1)))
+    layout = make_layout(program, kinds)
+    size = CacheSize(count, layout.numbers)
+    with feature_cache(size, max_bytes=max_bytes, directory=cache_dir, announce=announce) as table:
+        features = Features(layout, table)
+        bad: list[list[int]] = [[] for _ in (*layout.sites, "logits")]
+        for rows, values in forward(program, model, data, layout, count, batch_size):
+            table[rows] = values
+            _note_bad(bad, layout, rows.start, values)
+            if progress is not None:
+                progress(rows.stop, count, "running the original model")
+        _check_finite(program, features, bad)
+        yield features
 
 
-def check_inputs(program: Program, inputs: Sequence[NDArray[Any]]) -> int:
-    """The number of samples.
+def forward(
+    program: Program, model: Model, data: Dataset, layout: Layout, count: int, batch_size: int
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Run the frozen model over the first ``count`` rows, batch by batch.
+
+    Yields:
+        The rows of a batch, and their values f32[rows, numbers].
 
     Raises:
-        DataError: Not one array per input, or arrays of other lengths, shapes or dtypes.
+        DataError: Rows that do not fit the model, or cannot be read.
     """
-    if len(inputs) != len(program.input_shapes):
+    size = min(batch_size, count)
+    run = _compiled(program.rebatch(size), layout, mask_position(model))
+
+    def read(start: int) -> tuple[slice, Sequence[NDArray[Any]]]:
+        rows = slice(start, min(start + size, count))
+        arrays = data.rows(rows.start, rows.stop)
+        check_inputs(program, arrays)
+        return rows, [_filled_up(x, size) for x in arrays]
+
+    waiting: tuple[slice, jax.Array] | None = None
+    for rows, inputs in ahead(read, range(0, count, size), _BATCHES_AHEAD):
+        queued = rows, run(*inputs)
+        if waiting is not None:
+            yield _on_host(*waiting)
+        waiting = queued
+    if waiting is not None:
+        yield _on_host(*waiting)
+
+
+def _filled_up(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """Exactly ``size`` rows: the last one again and again."""
+    return values if len(values) == size else values[np.minimum(np.arange(size), len(values) - 1)]
+
+
+def _on_host(rows: slice, values: jax.Array) -> tuple[slice, NDArray[np.float32]]:
+    return rows, np.asarray(values)[: rows.stop - rows.start]
+
+
+def check_inputs(program: Program, arrays: Sequence[NDArray[Any]]) -> None:
+    """See that rows of the data fit the model.
+
+    Raises:
+        DataError: Not one array per input, no rows, or arrays of other shapes or dtypes.
+    """
+    if len(arrays) != len(program.input_shapes):
         raise DataError(
-            f"{len(inputs)} arrays for a model of {len(program.input_shapes)} inputs: give one "
+            f"{len(arrays)} arrays for a model of {len(program.input_shapes)} inputs: give one "
             "per input, in its order"
         )
-    for position, (array, spec) in enumerate(zip(inputs, program.input_shapes, strict=True)):
+    for position, (array, spec) in enumerate(zip(arrays, program.input_shapes, strict=True)):
         if array.shape[1:] != spec.shape[1:] or array.dtype != spec.dtype:
-            wanted = ", ".join(map(str, ("samples", *spec.shape[1:])))
-            raise DataError(
-                f"input {position} is {array.dtype}{list(array.shape)}, expected "
-                f"{spec.dtype}[{wanted}]"
+            got, wanted = (
+                ", ".join(map(str, ("samples", *shape[1:]))) for shape in (array.shape, spec.shape)
             )
-    counts = {len(array) for array in inputs}
+            raise DataError(
+                f"input {position} is {array.dtype}[{got}], expected {spec.dtype}[{wanted}]"
+            )
+    counts = {len(array) for array in arrays}
     if len(counts) != 1 or 0 in counts:
         raise DataError(
-            f"the inputs have {[len(a) for a in inputs]} samples, expected equal and not 0"
+            f"the inputs have {[len(a) for a in arrays]} samples, expected equal and not 0"
         )
-    return counts.pop()
 
 
-def _allocate(program: Program, kinds: Mapping[int, str], count: int, max_bytes: int) -> Features:
-    sites = tuple(sorted(kinds))
-    shapes = [program.sites[site].shape for site in sites]
-    chosen = [head_kind(kinds[s], shape) for s, shape in zip(sites, shapes, strict=True)]
-    widths = [kind.width(shape) for kind, shape in zip(chosen, shapes, strict=True)]
-    needed = 4 * count * (sum(widths) + program.num_classes)
-    if needed > max_bytes:
-        raise RampError(
-            f"the pooled features of {count} samples at {len(sites)} sites take "
-            f"{needed / 2**20:.0f} MiB, at most {max_bytes / 2**20:.0f} MiB are allowed: use a "
-            "smaller share of the data (data_frac), or allow more (max_cache_bytes)"
-        )
-    return Features(
-        sites,
-        tuple(kinds[site] for site in sites),
-        tuple(np.empty((count, width), np.float32) for width in widths),
-        np.empty((count, program.num_classes), np.float32),
-    )
+def _compiled(program: Program, layout: Layout, mask: int | None) -> Callable[..., jax.Array]:
+    body, constants = program.tap_body(layout.sites)
 
-
-def _forward(program: Program, features: Features, mask: int | None) -> Callable[..., _Batch]:
-    taps = program.taps(features.sites)
-
-    def run(*inputs: jax.Array) -> _Batch:
-        values, logits = taps(*inputs)
+    def run(constants: Any, *inputs: jax.Array) -> jax.Array:
+        *values, logits = body(constants, None, *inputs)
         marked = None if mask is None else inputs[mask]
-        pooled = [pool(k, value, marked) for k, value in zip(features.kinds, values, strict=True)]
-        return tuple(pooled), logits.astype(jnp.float32)
+        pooled = [pool(k, value, marked) for k, value in zip(layout.kinds, values, strict=True)]
+        return jnp.concatenate([*pooled, logits.astype(jnp.float32)], axis=1)
 
-    return run
-
-
-def _store(features: Features, rows: slice, batch: _Batch, progress: Progress | None) -> None:
-    values, logits = batch
-    size = rows.stop - rows.start
-    for table, value in zip((*features.pooled, features.logits), (*values, logits), strict=True):
-        table[rows] = np.asarray(value)[:size]
-    if progress is not None:
-        progress(rows.stop, len(features.logits), "running the original model")
+    return partial(jax.jit(run, compiler_options=program.compiler_options or None), constants)
 
 
-def _check_finite(program: Program, features: Features) -> None:
-    places = ["logits", *(f"values at {program.sites[s].name!r}" for s in features.sites)]
-    for place, table in zip(places, (features.logits, *features.pooled), strict=True):
-        bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
-        if len(bad):
+def _note_bad(
+    bad: Sequence[list[int]], layout: Layout, first: int, values: NDArray[np.float32]
+) -> None:
+    """Add the rows of a batch that are not finite, per site and for the logits."""
+    if np.isfinite(values).all():
+        return
+    for rows, part in zip(bad, (*layout.pooled(values), layout.logits(values)), strict=True):
+        rows.extend((first + np.flatnonzero(~np.isfinite(part).all(axis=1))).tolist())
+
+
+def _check_finite(program: Program, features: Features, bad: Sequence[list[int]]) -> None:
+    *at_sites, of_logits = bad
+    names = [f"values at {program.sites[s].name!r}" for s in features.sites]
+    for place, rows in zip(("logits", *names), (of_logits, *at_sites), strict=True):
+        if rows:
             raise NumericsError(
-                f"the model's {place} are not finite for {len(bad)} of {len(table)} samples "
-                f"(rows {bad[:8].tolist()}): check these inputs and the model's weights"
+                f"the model's {place} are not finite for {len(rows)} of {len(features.table)} "
+                f"samples (rows {rows[:8]}): check these inputs and the model's weights"
             )

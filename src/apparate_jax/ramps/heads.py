@@ -1,17 +1,19 @@
 """Head kinds: how a ramp turns the value at a site into logits.
 
-A head pools the value to one vector per example and applies one dense layer (Apparate, section
-3.1). The kinds are a table that users can extend: ``HEAD_KINDS["mine"] = HeadKind(...)``, to be
-named in :class:`~apparate_jax.ramps.config.TrainConfig`. A ramp should pool as the model itself
-pools; on a sequence that is the first token or the masked mean.
+A head pools the value to one vector per example and applies a dense layer (Apparate, section 3.1),
+or, by its *style*, a small network with one hidden layer. The kinds of pooling are a table that
+users can extend: ``HEAD_KINDS["mine"] = HeadKind(...)``, to be named in
+:class:`~apparate_jax.ramps.config.TrainConfig`; so are the styles, ``HEAD_STYLES``. A ramp should
+pool as the model itself pools; on a sequence that is the first token, the last valid one, or the
+masked mean.
 
 Sums are in float32 whatever the model's dtype. The masked mean is one contraction with weights that
 depend on the mask only, which on a CPU is several times quicker at batch 1 than a masked sum.
 
 Sharp edges: a mask applies to a sequence only if its length is the sequence's, otherwise all
-positions count; images are expected with channels last, as Flax has them (name
-``spatial_mean_first`` for channels first); the masked mean of an example without a valid position
-is 0.
+positions count; values over space are pooled with channels last, as Flax has them, unless the model
+says that they come first; of an example without a valid position the masked mean
+is 0 and the last token is the first one.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +29,12 @@ from apparate_jax.core import Model, Site
 from apparate_jax.errors import RampError
 
 RampParams = Mapping[str, jax.Array]
-"""``{"kernel": f32[width, classes], "bias": f32[classes]}``."""
+"""``{"kernel": f32[width, classes], "bias": f32[classes]}``; with a hidden layer also
+``hidden_kernel`` f32[width, units] and ``hidden_bias`` f32[units], and the kernel is of its width.
+"""
+
+PARAM_NAMES = ("hidden_kernel", "hidden_bias", "kernel", "bias")
+"""Every parameter that a ramp may have, in the order of computation."""
 
 # Folding the standardisation into the kernel makes large terms cancel: no TF32 or bfloat16 there.
 _EXACT = jax.lax.Precision.HIGHEST
@@ -47,6 +54,26 @@ class HeadKind(NamedTuple):
     fits: Callable[[tuple[int, ...]], bool]
 
 
+class HeadStyle(NamedTuple):
+    """What stands between the pooled vector and the logits.
+
+    Attributes:
+        units: Units of the hidden layer for a pooled vector of this width, 0 for none.
+        activation: Of the hidden layer.
+    """
+
+    units: Callable[[int], int]
+    activation: Callable[[jax.Array], jax.Array]
+
+
+HEAD_STYLES: dict[str, HeadStyle] = {
+    "linear": HeadStyle(lambda width: 0, lambda x: x),
+    "hidden": HeadStyle(lambda width: 32, jax.nn.relu),
+    # DeeBERT's ramp is BERT's whole pooler: a dense layer of the model's width and tanh.
+    "pooler": HeadStyle(lambda width: width, jnp.tanh),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Ramp:
     """A trained ramp.
@@ -58,6 +85,7 @@ class Ramp:
         params: Kernel and bias; standardisation and temperature are folded in.
         agreement: Share of validation samples on which it agrees with the original model.
         temperature: What its logits were divided by in calibration.
+        style: A key of :data:`HEAD_STYLES`.
     """
 
     site: int
@@ -66,6 +94,7 @@ class Ramp:
     params: RampParams
     agreement: float
     temperature: float
+    style: str = "linear"
 
     @property
     def num_bytes(self) -> int:
@@ -76,6 +105,14 @@ class Ramp:
 def _first_token(value: jax.Array, mask: jax.Array | None) -> jax.Array:
     del mask
     return value[:, 0].astype(jnp.float32)
+
+
+def _last_token(value: jax.Array, mask: jax.Array | None) -> jax.Array:
+    if mask is None:
+        return value[:, -1].astype(jnp.float32)
+    last = jnp.where(mask > 0, jnp.arange(mask.shape[1]), 0).max(axis=1)
+    chosen = jnp.take_along_axis(value, last[:, None, None], axis=1)
+    return chosen[:, 0].astype(jnp.float32)
 
 
 def _masked_mean(value: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -103,6 +140,7 @@ def _identity(value: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 HEAD_KINDS: dict[str, HeadKind] = {
     "first_token": HeadKind(_first_token, lambda shape: shape[-1], lambda shape: len(shape) == 3),
+    "last": HeadKind(_last_token, lambda shape: shape[-1], lambda shape: len(shape) == 3),
     "masked_mean": HeadKind(_masked_mean, lambda shape: shape[-1], lambda shape: len(shape) == 3),
     "spatial_mean": HeadKind(_spatial_mean, lambda shape: shape[-1], lambda shape: len(shape) >= 4),
     "spatial_mean_first": HeadKind(
@@ -112,6 +150,9 @@ HEAD_KINDS: dict[str, HeadKind] = {
 }
 
 
+_SEQUENCE_KINDS = {"first": "first_token", "last": "last", "mean": "masked_mean"}
+
+
 def choose_kind(site: Site, model: Model) -> str | None:
     """The head kind for a site, following the model's own pooling.
 
@@ -119,8 +160,15 @@ def choose_kind(site: Site, model: Model) -> str | None:
         A key of :data:`HEAD_KINDS`, or None where no kind fits: there is no ramp there.
     """
     if len(site.shape) == 3:
-        return "first_token" if model.pooling == "first" else "masked_mean"
+        return _SEQUENCE_KINDS[model.pooling]
+    if len(site.shape) > 3 and model.channels == "first" and not _square_in_front(site.shape):
+        return "spatial_mean_first"
     return next((name for name, kind in HEAD_KINDS.items() if kind.fits(site.shape)), None)
+
+
+def _square_in_front(shape: tuple[int, ...]) -> bool:
+    """Whether space is right after the batch: exporters leave some values transposed."""
+    return len(set(shape[1:-1])) == 1 != len(set(shape[2:]))
 
 
 def mask_position(model: Model) -> int | None:
@@ -180,17 +228,37 @@ def pool(
     return chosen.pool(value, mask if fits else None)
 
 
+def head_style(style: str) -> HeadStyle:
+    """The entry of the table.
+
+    Raises:
+        RampError: Unknown style.
+    """
+    if style not in HEAD_STYLES:
+        raise RampError(f"head style {style!r} is unknown, expected one of {sorted(HEAD_STYLES)}")
+    return HEAD_STYLES[style]
+
+
 def head_logits(
     params: RampParams,
     pooled: Float[Array, "batch width"] | Float[np.ndarray, "batch width"],
+    style: str = "linear",
 ) -> Float32[Array, "batch classes"]:
-    """Logits of a ramp: one dense layer on the pooled value.
+    """Logits of a ramp from the pooled value.
 
     Args:
-        params: Kernel f32[width, classes] and bias f32[classes].
+        params: See :data:`RampParams`.
         pooled: f32[batch, width].
+        style: Key of :data:`HEAD_STYLES`, which says how a hidden layer is activated.
 
     Returns:
         f32[batch, classes].
+
+    Raises:
+        RampError: Unknown style.
     """
+    activation = head_style(style).activation
+    if "hidden_kernel" in params:
+        hidden = jnp.matmul(pooled, params["hidden_kernel"], precision=_EXACT)
+        pooled = activation(hidden + params["hidden_bias"])
     return jnp.matmul(pooled, params["kernel"], precision=_EXACT) + params["bias"]

@@ -13,7 +13,7 @@ promise.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -38,7 +38,7 @@ class PlacementConfig:
         deepest: Sites deeper than this are left out: nothing is saved there.
     """
 
-    policy: Literal["validated", "even"] = "validated"
+    policy: str = "validated"
     ramp_budget: float = 0.02
     memory_budget_mb: float = 64.0
     max_ramps: int = 3

@@ -14,7 +14,6 @@ measured on what was learnt; use ``split="last"``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.core import Model, Site
+from apparate_jax.data.dataset import Dataset
 from apparate_jax.errors import RampError
 from apparate_jax.graph import Program
 from apparate_jax.ramps.answer import answer_error
+from apparate_jax.ramps.cache import Announce
 from apparate_jax.ramps.calibrate import fit_temperatures
 from apparate_jax.ramps.config import AUTO, TrainConfig
-from apparate_jax.ramps.features import Features, Progress, check_inputs, collect_features
-from apparate_jax.ramps.fit import fit_heads, make_groups
+from apparate_jax.ramps.features import Features, Progress, collect_features
+from apparate_jax.ramps.fit import Fitted, fit_heads
 from apparate_jax.ramps.heads import HEAD_KINDS, Ramp, choose_kind
 
 __all__ = ["TrainConfig", "TrainedRamps", "Validation", "fit_ramps", "head_kinds", "train_ramps"]
@@ -80,24 +81,25 @@ class TrainedRamps:
 def train_ramps(
     program: Program,
     model: Model,
-    inputs: Sequence[NDArray[Any]],
+    data: Dataset,
     config: TrainConfig | None = None,
     progress: Progress | None = None,
+    announce: Announce | None = None,
 ) -> TrainedRamps:
     """Train and calibrate a ramp for every site, on the model's own answers to unlabelled data.
 
     Args:
         program: The traced model.
         model: Its description: mask and pooling.
-        inputs: Arrays ``[samples, ...]``, one per model input; the first ``config.data_frac`` of
-            the samples is used.
+        data: Inputs; the first ``config.data_frac`` of its rows is used.
         config: Settings.
         progress: ``progress(done, total, what)``, for the pass of the model and for training.
+        announce: Told one line, how large the cache of features is, before it is filled.
 
     Raises:
         RampError: Too few samples, answers of one class only, no site that a head kind fits, or
-            more features than the memory that they may take.
-        DataError: Arrays that do not fit the model.
+            more features than the memory or the disk that they may take.
+        DataError: Data that does not fit the model.
         NumericsError: The model's logits or values are not finite; says for which rows.
 
     References:
@@ -105,24 +107,26 @@ def train_ramps(
     """
     config = config or TrainConfig()
     kinds = head_kinds(program.sites, model, config.kind)
-    total = check_inputs(program, inputs)
-    count = round(total * config.data_frac)
+    count = round(len(data) * config.data_frac)
     if count < config.min_samples:
         raise RampError(
-            f"{config.data_frac:.0%} of {total} samples are {count}, expected at least "
+            f"{config.data_frac:.0%} of {len(data)} samples are {count}, expected at least "
             f"{config.min_samples} to train ramps on: give more data or a larger share of it "
             "(data_frac)"
         )
-    features = collect_features(
+    with collect_features(
         program,
         model,
-        [x[:count] for x in inputs],
+        data,
         kinds,
+        samples=count,
         batch_size=config.batch_size,
         max_bytes=config.max_cache_bytes,
+        cache_dir=config.cache_dir,
         progress=progress,
-    )
-    return fit_ramps(features, program.sites, config, progress)
+        announce=announce,
+    ) as features:
+        return fit_ramps(features, program.sites, config, progress)
 
 
 def head_kinds(sites: Sequence[Site], model: Model, kind: str = AUTO) -> dict[int, str]:
@@ -174,20 +178,8 @@ def fit_ramps(
             "learn from that, give data on which its answers differ"
         )
     train, valid = _split(len(answers), config)
-    targets = np.asarray(jax.nn.softmax(jnp.asarray(features.logits), axis=-1))
-    if not config.soft_targets:
-        targets = np.eye(targets.shape[1], dtype=np.float32)[answers]
-    groups = make_groups(features.pooled, train, valid)
-    fitted = fit_heads(groups, targets[train], targets[valid], config, progress)
-    temperatures = fit_temperatures(fitted.valid_logits, jnp.asarray(answers[valid]))
-    logits = fitted.valid_logits / temperatures[:, None, None]
-    validation = Validation(
-        sites=features.sites,
-        rows=valid,
-        errors=np.asarray(answer_error(logits)).T.copy(),
-        predictions=np.asarray(logits.argmax(axis=-1), np.int32).T.copy(),
-        labels=answers[valid],
-    )
+    fitted = fit_heads(features, train, valid, config, progress)
+    temperatures, validation = _calibrated(fitted, valid, answers[valid])
     params = fitted.folded(temperatures)
     agreement = validation.agrees.mean(axis=0)
     ramps = tuple(
@@ -198,10 +190,35 @@ def fit_ramps(
             params=params[r],
             agreement=float(agreement[r]),
             temperature=float(temperatures[r]),
+            style=config.style,
         )
         for r, site in enumerate(features.sites)
     )
     return TrainedRamps(ramps, validation, fitted.losses, len(train))
+
+
+def _calibrated(
+    fitted: Fitted, rows: NDArray[np.int64], labels: NDArray[np.int32]
+) -> tuple[jax.Array, Validation]:
+    """Temperatures f32[ramps], and what the calibrated ramps say about the held-out samples.
+
+    One ramp at a time: with many classes, the logits of all would outgrow the features.
+    """
+    temperatures, errors, predictions = [], [], []
+    for ramp in range(len(fitted.features.sites)):
+        logits = fitted.logits(ramp, rows)
+        temperature = fit_temperatures(logits[None], jnp.asarray(labels))
+        temperatures.append(temperature)
+        errors.append(np.asarray(answer_error(logits / temperature)))
+        predictions.append(np.asarray(logits.argmax(axis=-1), np.int32))
+    validation = Validation(
+        sites=fitted.features.sites,
+        rows=rows,
+        errors=np.stack(errors, axis=1),
+        predictions=np.stack(predictions, axis=1),
+        labels=labels,
+    )
+    return jnp.concatenate(temperatures), validation
 
 
 def _split(count: int, config: TrainConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
