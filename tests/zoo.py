@@ -20,15 +20,27 @@ class Case(NamedTuple):
     sites: int
 
 
-def _normal(seed: int, *shape: int) -> np.ndarray:
+def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.3, shape).astype(np.float32)
+
+
+def variables_of(module: nn.Module, *inputs: np.ndarray) -> Any:
+    """Random variables of a Linen module, without compiling its initialisers."""
+
+    def fill(path, leaf):
+        value = normal(len(jax.tree_util.keystr(path)), *leaf.shape)
+        kind = getattr(path[-1], "key", None)
+        return 1 + value**2 if kind == "var" else 1 + value if kind == "scale" else value
+
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def mlp() -> Case:
     params = [
-        {"w": _normal(1, 6, 8), "b": _normal(2, 8)},
-        {"w": _normal(3, 8, 8), "b": _normal(4, 8)},
-        {"w": _normal(5, 8, 3), "b": _normal(6, 3)},
+        {"w": normal(1, 6, 8), "b": normal(2, 8)},
+        {"w": normal(3, 8, 8), "b": normal(4, 8)},
+        {"w": normal(5, 8, 3), "b": normal(6, 3)},
     ]
 
     def fn(params, x):
@@ -36,7 +48,7 @@ def mlp() -> Case:
             x = jax.nn.gelu(x @ layer["w"] + layer["b"])
         return x @ params[-1]["w"] + params[-1]["b"]
 
-    return Case(fn, params, (_normal(0, 4, 6),), 2)
+    return Case(fn, params, (normal(0, 4, 6),), 2)
 
 
 class _Block(nn.Module):
@@ -66,11 +78,9 @@ class _ResNet(nn.Module):
 
 
 def resnet() -> Case:
-    x = _normal(0, 4, 16, 16, 3)
+    x = normal(0, 4, 16, 16, 3)
     module = _ResNet()
-    variables = module.init(jax.random.key(0), x)
-    stats = jax.tree.map(lambda s: s + 0.1 * _normal(9, *s.shape) ** 2, variables["batch_stats"])
-    return Case(module.apply, {**variables, "batch_stats": stats}, (x,), 5)
+    return Case(module.apply, variables_of(module, x), (x,), 5)
 
 
 class _VGG(nn.Module):
@@ -85,8 +95,8 @@ class _VGG(nn.Module):
 
 
 def vgg() -> Case:
-    x = _normal(0, 4, 16, 16, 3)
-    return Case(_VGG().apply, _VGG().init(jax.random.key(1), x), (x,), 4)
+    x = normal(0, 4, 16, 16, 3)
+    return Case(_VGG().apply, variables_of(_VGG(), x), (x,), 4)
 
 
 def _attention(x, mask, p, heads: int):
@@ -110,15 +120,15 @@ def _norm(x, p):
 def _encoder_params(layers: int, width: int) -> dict[str, Any]:
     shapes = {"q": (width, width), "k": (width, width), "v": (width, width), "o": (width, width)}
     shapes |= {"up": (width, 4 * width), "down": (4 * width, width)}
-    stacked = {k: _normal(i, layers, *s) for i, (k, s) in enumerate(shapes.items())}
+    stacked = {k: normal(i, layers, *s) for i, (k, s) in enumerate(shapes.items())}
     norms = {
-        k: {"scale": 1 + _normal(i, layers, width), "shift": _normal(i + 2, layers, width)}
+        k: {"scale": 1 + normal(i, layers, width), "shift": normal(i + 2, layers, width)}
         for i, k in enumerate(("n1", "n2"))
     }
     return {
-        "embed": _normal(7, 50, width),
+        "embed": normal(7, 50, width),
         "layers": stacked | norms,
-        "head": _normal(8, width, 2),
+        "head": normal(8, width, 2),
     }
 
 
@@ -156,7 +166,7 @@ def scanned() -> Case:
         x, _ = jax.lax.scan(layer, params["embed"][ids], params["layers"])
         return _masked_mean(x, mask) @ params["head"]
 
-    return Case(jax.jit(fn), _encoder_params(3, 64), _token_inputs(), 6)
+    return Case(jax.jit(fn), _encoder_params(2, 64), _token_inputs(), 4)
 
 
 def _token_inputs() -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +200,7 @@ def nnx_residual() -> Case:
     module = nnx_module()
     module.eval()
     graphdef, state = nnx.split(module)
-    return Case(lambda state, x: nnx.merge(graphdef, state)(x), state, (_normal(0, 4, 6),), 4)
+    return Case(lambda state, x: nnx.merge(graphdef, state)(x), state, (normal(0, 4, 6),), 4)
 
 
 def bfloat16() -> Case:
@@ -202,9 +212,9 @@ def bfloat16() -> Case:
 def folded() -> Case:
     """Parameter-only work: a cast from half precision, weight norm, a tied output layer."""
     params = {
-        "v": _normal(1, 6, 8).astype(np.float16),
-        "g": _normal(2, 8),
-        "mid": _normal(3, 8, 6),
+        "v": normal(1, 6, 8).astype(np.float16),
+        "g": normal(2, 8),
+        "mid": normal(3, 8, 6),
     }
 
     def fn(params, x):
@@ -214,7 +224,7 @@ def folded() -> Case:
         x = jnp.tanh(x @ params["mid"])
         return x @ w[:, :4]
 
-    return Case(fn, params, (_normal(0, 4, 6),), 2)
+    return Case(fn, params, (normal(0, 4, 6),), 2)
 
 
 def captured() -> Case:
@@ -222,7 +232,7 @@ def captured() -> Case:
 
     The first attention works on the input alone; what it gives is mixed with weights only later.
     """
-    weights = [jnp.asarray(_normal(i, 8, 8)) for i in range(3)]
+    weights = [jnp.asarray(normal(i, 8, 8)) for i in range(3)]
     causal = jnp.asarray(np.where(np.tril(np.ones((5, 5))), 0.0, -1e9).astype(np.float32))
 
     def fn(params, x):
@@ -232,7 +242,7 @@ def captured() -> Case:
             x = x + jax.nn.softmax(x @ x.transpose(0, 2, 1) + bias) @ (x @ w)
         return x[:, -1, :3] @ weights[0][:3]
 
-    return Case(fn, {}, (_normal(0, 4, 5, 8),), 4)
+    return Case(fn, {}, (normal(0, 4, 5, 8),), 4)
 
 
 CASES: dict[str, Callable[[], Case]] = {

@@ -6,15 +6,15 @@ returned a pair before it returned the parameters alone, and a scan's operands a
 (``.primitive``, ``.params``, ``.invars``, ``.outvars``, ``.effects``) and these functions.
 """
 
+import importlib.util
 import os
 import sysconfig
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
-import jaxlib
 from jax.extend import core as jex
 from jax.extend import source_info_util
 
@@ -23,12 +23,29 @@ Literal = jex.Literal
 Equation = jex.JaxprEqn
 Atom = Any  # Var | Literal
 
-_STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
-_LIBRARIES = (
-    *(str(Path(str(module.__file__)).parent) + os.sep for module in (jax, jaxlib, flax)),
-    str(Path(__file__).parent) + os.sep,
-    "<frozen",
+# Packages that models are written with: a line in them is not the user's.
+_FRAMEWORKS = (
+    *("flax", "equinox", "haiku", "keras", "penzai"),
+    *("jaxtyping", "beartype", "einops", "chex", "optax"),
 )
+
+
+def _folders(package: str) -> list[str]:
+    """Folders of an installed package, which is not imported; none if it is not installed."""
+    spec = importlib.util.find_spec(package)
+    locations = spec.submodule_search_locations if spec is not None else None
+    return [folder + os.sep for folder in locations or ()]
+
+
+_STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
+_MACHINERY = (
+    *(folder for package in ("jax", "jaxlib") for folder in _folders(package)),
+    str(Path(__file__).parent) + os.sep,
+    str(Path(__file__).parents[1] / "models" / "wrap.py"),
+    "<frozen",
+    "<@beartype",
+)
+_LIBRARIES = (*_MACHINERY, *(folder for package in _FRAMEWORKS for folder in _folders(package)))
 
 # Equations that only call a jaxpr, and the parameter that holds it.
 _CALLS = {
@@ -111,14 +128,28 @@ def const_vars(jaxpr: Any) -> list[Any]:
 
 
 def own_frame(eqn: Equation) -> tuple[str, int, str] | None:
-    """Innermost Python frame that is not of JAX, Flax or Python: file, line, function."""
-    traceback = eqn.source_info.traceback
-    if traceback is None:
+    """Innermost Python frame of the user's own code: file, line, function.
+
+    Where there is none (a framework's own model, called by nobody else) the framework's.
+    """
+    found = eqn.source_info.traceback
+    if found is None:
         return None
-    for frame in traceback.frames:
-        file = frame.file_name
-        if not file.startswith(_LIBRARIES) and not _is_standard_library(file):
-            return file, frame.line_num, frame.function_name
+    return _users([(f.file_name, f.line_num, f.function_name) for f in found.frames])
+
+
+def raised_in(error: BaseException) -> tuple[str, int, str] | None:
+    """Innermost Python frame of the user's own code that an error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return _users([(f.filename, f.lineno or 0, f.name) for f in reversed(frames)])
+
+
+def _users(frames: Sequence[tuple[str, int, str]]) -> tuple[str, int, str] | None:
+    """The first of these frames, innermost first, that is not of a library."""
+    for foreign in (_LIBRARIES, _MACHINERY):
+        for frame in frames:
+            if not frame[0].startswith(foreign) and not _is_standard_library(frame[0]):
+                return frame
     return None
 
 

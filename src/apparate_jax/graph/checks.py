@@ -5,6 +5,7 @@ written by somebody who never saw a jaxpr.
 """
 
 import itertools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,6 +117,19 @@ def effects(jaxpr: Any) -> None:
             f"the model has a side effect, {eqn.primitive.name} at {_show(eqn)}\n"
             "expected a pure function: remove the callback or print from the forward pass"
         )
+
+
+def explain_failure(error: Exception, shapes: Sequence[jax.ShapeDtypeStruct]) -> str:
+    """What the user's function raised when it was traced, and where."""
+    frame = _jaxpr.raised_in(error)
+    where = "" if frame is None else f" at {os.path.basename(frame[0])}:{frame[1]} ({frame[2]})"
+    given = ", ".join(f"{s.dtype}{list(s.shape)}" for s in shapes)
+    told = str(error).strip().splitlines() or [""]
+    return (
+        f"the model raised {type(error).__name__}{where} when it was traced with inputs {given}: "
+        f"{told[0]}\nexpected fn(params, *inputs) -> logits to work on such inputs: see that "
+        "their shapes and dtypes are the model's, and that the parameters are its own"
+    )
 
 
 def _first_effect(jaxpr: Any) -> Any | None:

@@ -95,10 +95,18 @@ def _feeds_ramp(cut: Cut, batch: int) -> bool:
     )
 
 
+def _relabels(eqn: Any) -> bool:
+    """Whether an equation changes the layout only; a cast to fewer bytes halves what travels."""
+    if eqn.primitive.name not in _LAYOUT:
+        return False
+    narrows = cost.size_bytes(eqn.outvars[0]) < cost.size_bytes(eqn.invars[0])
+    return not (eqn.primitive.name == "convert_element_type" and narrows)
+
+
 def _keep_one(group: Sequence[Cut], flow: Flow, batch: int) -> Cut | None:
     """The last value of a group that a ramp can read and that is not a mere relabelling."""
     fit = [c for c in group if _feeds_ramp(c, batch)]
-    made = [c for c in fit if flow.online[c.eqn_index].primitive.name not in _LAYOUT]
+    made = [c for c in fit if not _relabels(flow.online[c.eqn_index])]
     chosen = made or fit
     return chosen[-1] if chosen else None
 

@@ -6,6 +6,7 @@ block. Without any path, the innermost line of the user's own files names the si
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +14,22 @@ from typing import Any
 from apparate_jax.graph import _jaxpr, cost
 from apparate_jax.graph.cuts import Cut
 
+# ``vmap(...)`` around a scope says how it was traced, ``vmap()`` without one nothing at all.
+_TRANSFORM = re.compile(r"(?:vmap|jvp|transpose|pmap)\((.*)\)")
+
 
 def _parts(eqn: Any) -> tuple[str, ...]:
-    """Scopes of an equation, without the subscripts that ``jnp.einsum`` leaves as a scope."""
-    scopes = _jaxpr.name_stack(eqn).split("/")
-    return tuple(scope for scope in scopes if scope and "->" not in scope)
+    """Scopes that say where an equation is: no transformations, no subscripts of ``jnp.einsum``.
+
+    Nor names of Equinox layers, which are of their classes and equal for all of them.
+    """
+    parts = []
+    for scope in _jaxpr.name_stack(eqn).split("/"):
+        while match := _TRANSFORM.fullmatch(scope):
+            scope = match[1]
+        if scope and "->" not in scope and not scope.startswith("eqx.nn."):
+            parts.append(scope)
+    return tuple(parts)
 
 
 def user_line(eqn: Any) -> str:

@@ -17,10 +17,14 @@ from apparate_jax.graph.cost import shape_of, size_bytes
 from apparate_jax.graph.flow import Flow, Kind
 
 # Static equations that only relabel or enlarge their operand stay in the stage: XLA aliases or
-# fuses them, while materialised they would take memory and bandwidth. A cast is not among them: it
-# would be done again on every call.
-_RELABELLING = frozenset({"reshape", "squeeze", "expand_dims"})
+# fuses them, while materialised they would take memory and bandwidth. A transpose belongs to them:
+# XLA folds it into the product that reads it, and another layout of that product's operand may sum
+# in another order. A cast is not among them: it would be done again on every call.
+_RELABELLING = frozenset({"reshape", "squeeze", "expand_dims", "transpose"})
 _ENLARGING = frozenset({"broadcast_in_dim", "iota"})
+# XLA turns a division by one of these into a multiplication (``x / sqrt(v)`` into ``x * rsqrt(v)``)
+# if it sees both: kept together, they round as they do in the whole model.
+_MERGED_DIVISORS = frozenset({"sqrt", "rsqrt", "exp", "pow", "integer_pow", "div"})
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -70,11 +74,25 @@ def eval_equations(
     return tuple(jax.numpy.asarray(read(v)) for v in outs)
 
 
-def _stays_online(eqn: Any) -> bool:
+def _relabels_or_enlarges(eqn: Any) -> bool:
     if eqn.primitive.name in _RELABELLING:
         return True
     operands = sum(size_bytes(v) for v in eqn.invars if not isinstance(v, _jaxpr.Literal))
-    return eqn.primitive.name in _ENLARGING and sum(map(size_bytes, eqn.outvars)) > operands
+    return eqn.primitive.name in _ENLARGING and sum(map(size_bytes, eqn.outvars)) >= operands
+
+
+def _merged_divisors(flow: Flow, producer: Mapping[Any, Any]) -> set[Any]:
+    """Static variables by which online equations divide, merged with the division by XLA."""
+    merged = set()
+    for eqn in flow.online:
+        divisor = eqn.invars[1] if eqn.primitive.name == "div" else None
+        made_by = None if isinstance(divisor, _jaxpr.Literal) else producer.get(divisor)
+        while made_by is not None and _relabels_or_enlarges(made_by):
+            divisor = made_by.invars[0] if made_by.invars else None
+            made_by = None if isinstance(divisor, _jaxpr.Literal) else producer.get(divisor)
+        if made_by is not None and made_by.primitive.name in _MERGED_DIVISORS:
+            merged.add(divisor)
+    return merged
 
 
 def stage_body(
@@ -88,9 +106,11 @@ def stage_body(
         carry_in: Variable of the incoming cut, None to start at the inputs.
         outs: Variables (or literals) to return.
 
-    Walks backwards; static values become constants unless they merely enlarge their operand.
+    Walks backwards; static values become constants unless they merely relabel or enlarge their
+    operand, or belong to a division.
     """
     order = {id(eqn): i for i, eqn in enumerate(flow.eqns)}
+    divisors = _merged_divisors(flow, producer)
     kept: dict[int, Any] = {}
     statics: dict[Any, None] = {}
     done: set[Any] = {carry_in, *flow.inputs}
@@ -101,7 +121,8 @@ def stage_body(
             continue
         done.add(var)
         eqn = producer.get(var)
-        if eqn is None or (flow.kinds[var] is Kind.STATIC and not _stays_online(eqn)):
+        stays = eqn is not None and (var in divisors or _relabels_or_enlarges(eqn))
+        if eqn is None or (flow.kinds[var] is Kind.STATIC and not stays):
             statics[var] = None
             continue
         kept[order[id(eqn)]] = eqn
@@ -118,6 +139,22 @@ def _by_first_use(eqns: Sequence[Any], statics: Mapping[Any, None]) -> tuple[Any
         seen.update((v, None) for v in eqn.invars if not isinstance(v, _jaxpr.Literal))
     ordered = [v for v in seen if v in statics]
     return (*ordered, *(v for v in statics if v not in seen))
+
+
+def compiler_options(flow: Flow) -> dict[str, bool]:
+    """XLA options under which a stage rounds where the model does; none in single precision.
+
+    Of half-precision values XLA may keep the single-precision ones where it fuses what makes them
+    with what reads them (excess precision). At a cut it cannot, so without these options another
+    set of cuts would give other logits, by a rounding or two.
+    """
+    dtypes = {getattr(v.aval, "dtype", None) for eqn in flow.eqns for v in eqn.outvars}
+    narrow = any(
+        jax.numpy.issubdtype(dtype, jax.numpy.floating) and dtype.itemsize < 4
+        for dtype in dtypes
+        if dtype is not None
+    )
+    return {"xla_allow_excess_precision": False} if narrow else {}
 
 
 def carry_shape(var: Any) -> jax.ShapeDtypeStruct:

@@ -15,7 +15,7 @@ import numpy as np
 
 from apparate_jax.graph import _jaxpr
 from apparate_jax.graph.flow import Flow, live_equations
-from apparate_jax.graph.stages import eval_equations
+from apparate_jax.graph.stages import compiler_options, eval_equations
 
 
 class StaticValues:
@@ -59,7 +59,8 @@ def _evaluate(flow: Flow, leaves: Mapping[Any, Any], wanted: Sequence[Any]) -> t
     def compute(values: Sequence[Any]) -> tuple[jax.Array, ...]:
         return eval_equations(eqns, dict(zip(names, values, strict=True)), wanted)
 
-    values: tuple[jax.Array, ...] = jax.jit(compute)([leaves[v] for v in names])
+    compiled = jax.jit(compute, compiler_options=compiler_options(flow) or None)
+    values: tuple[jax.Array, ...] = compiled([leaves[v] for v in names])
     return values
 
 
