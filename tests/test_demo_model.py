@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from apparate_jax.control import oracle_saving, tune_thresholds
+from apparate_jax.data import ArrayDataset
 from apparate_jax.data.text import TextEncoder
 from apparate_jax.graph import trace
 from apparate_jax.models import from_hf
@@ -64,7 +65,9 @@ def test_ramps_learn_the_models_answers_and_deeper_ones_agree_more(model, imdb):
     texts, _ = imdb.read("ramps")
     inputs = _inputs(model, texts[:600])
     program = trace(model.apply, model.params, *(x[:8] for x in inputs))
-    trained = train_ramps(program, model, inputs, TrainConfig(data_frac=1.0))
+    trained = train_ramps(
+        program, model, ArrayDataset("reviews", tuple(inputs)), TrainConfig(data_frac=1.0)
+    )
     agreement = [ramp.agreement for ramp in trained.ramps]
     assert min(agreement) > 0.6
     assert agreement[-1] > 0.97

@@ -52,7 +52,10 @@ def ramps(program: Program, seed: int = 7) -> list[Ramp]:
             site=site.index,
             name=site.name,
             kind="identity",
-            params={"kernel": 3 * _normal(seed + site.index, 8, CLASSES), "bias": np.zeros(3, "f")},
+            params={
+                "kernel": jnp.asarray(3 * _normal(seed + site.index, 8, CLASSES)),
+                "bias": jnp.zeros(3),
+            },
             agreement=0.0,
             temperature=1.0,
         )

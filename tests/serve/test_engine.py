@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from apparate_jax.control.load import unless_saturated
 from apparate_jax.core import FINAL, BatchRecord, ExitPlan
 from apparate_jax.errors import (
     ConfigError,
@@ -257,3 +258,15 @@ def test_batches_wait_for_a_place_on_the_device():
 def test_a_model_without_described_inputs_is_refused():
     with pytest.raises(ConfigError, match=r"max_in_flight is 0"):
         EngineConfig(max_in_flight=0)
+
+
+def test_a_batch_with_a_whole_batch_behind_it_runs_as_the_single_program(warmed):
+    records: list[BatchRecord] = []
+    engine = Engine(warmed, plan=ALWAYS, load_policy=unless_saturated, observer=records.append)
+    futures = [engine.submit(models.example(seed)) for seed in range(9)]
+    with engine:
+        answers = [future.result(30) for future in futures]
+        assert engine.wait_idle(30)
+    assert [record.sites for record in records] == [(), (0, 1), (0, 1)]
+    exits = [answer.exit for answer in answers]
+    assert exits == [FINAL] * 4 + [warmed.sites[0].name] * 5

@@ -1,6 +1,9 @@
 """Programs: how many are compiled, atomic and merged routes agree, the background compiler."""
 
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -98,3 +101,19 @@ def test_routes_need_warm_programs_and_trained_ramps():
         made.route((7,), 1)
     with pytest.raises(ConfigError, match="expected ascending"):
         made.warm_merged((1, 0))
+
+
+def test_half_precision_stages_give_the_single_programs_answers():
+    model = models.mlp()
+    half = replace(
+        model,
+        params=[jnp.asarray(w, jnp.bfloat16) for w in model.params],
+        inputs=(replace(model.inputs[0], dtype="bfloat16"),),
+    )
+    made = models.programs(half, (4,))
+    made.warm_merged(())
+    made.warm_merged((0, 1))
+    inputs = half.example_inputs(4)
+    (whole,) = made.route((), 4).dispatch(made.ramp_params, inputs)
+    *_, last = made.route((0, 1), 4).dispatch(made.ramp_params, inputs)
+    np.testing.assert_array_equal(whole, last)

@@ -1,6 +1,6 @@
 """From a checkpoint to engines: warmed, within the ramp budget, tuned by their own feedback."""
 
-import numpy as np
+import jax.numpy as jnp
 import pytest
 
 from apparate_jax.checkpoint import Checkpoint
@@ -20,7 +20,7 @@ def _checkpoint() -> Checkpoint:
     program = trace(model.apply, model.params, *model.example_inputs(2))
     ramps = models.ramps(program)
     # The second ramp is the model's own last layer: it always agrees, so it may open wide.
-    same = {"kernel": model.params[2], "bias": np.zeros(3, np.float32)}
+    same = {"kernel": jnp.asarray(model.params[2]), "bias": jnp.zeros(3)}
     second = type(ramps[1])(1, ramps[1].name, "identity", same, 1.0, 1.0)
     return Checkpoint(model, program.sites, (ramps[0], second), active=(0, 1))
 

@@ -1,0 +1,128 @@
+"""Every command that takes a checkpoint refuses one that is not whole or not of its model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from apparate_jax import manifest
+from tests.cli import tiny
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "c")
+
+
+def absent(path):
+    shutil.rmtree(path)
+
+
+def interrupted(path):
+    (path / "manifest.json").unlink()
+
+
+def cut_off(path):
+    file = path / "manifest.json"
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def edited(path):
+    file = path / "manifest.json"
+    file.write_text(file.read_text().replace('"tiny"', '"tidy"'))
+
+
+def rewritten(path, **changes):
+    """As another version or another model would have written it, with sound checksums."""
+    content = json.loads((path / "manifest.json").read_text())
+    content.pop("checksum")
+    content.pop("files")
+    (path / "manifest.json").unlink()
+    manifest.write_manifest(path, {**content, **changes})
+
+
+def flipped(path):
+    file = max(
+        (f for f in (path / "params").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+
+
+def of_another_version(path):
+    content = json.loads((path / "manifest.json").read_text())
+    content["format"], content["apparate_jax"] = 99, "7.0"
+    (path / "manifest.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def of_another_model(path):
+    content = json.loads((path / "manifest.json").read_text())
+    rewritten(path, model={**content["model"], "source": _source("tests.cli.tiny:wider")})
+
+
+def of_a_lost_model(path):
+    content = json.loads((path / "manifest.json").read_text())
+    rewritten(path, model={**content["model"], "source": _source("tests.cli.tiny:lost")})
+
+
+def _source(reference):
+    return {"kind": "python", "reference": reference}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (absent, "no checkpoint at "),
+        (interrupted, "holds no manifest.json: it is no checkpoint, or writing it was interrupted"),
+        (cut_off, "cannot be read"),
+        (edited, "is damaged or was edited: make it again with apparate inject"),
+        (flipped, "is damaged, its content changed: make it again"),
+        (of_another_version, "has format 99, this version of apparate-jax reads format"),
+        (of_another_model, "was made from another model than 'tiny' is now (3 parameters gone"),
+        (of_a_lost_model, "cannot be made again: cannot import 'tests.cli.tiny:lost'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train-ramps", "serve", "bench"])
+def test_damage(apparate, copied, data, command, damage, message):
+    words = {
+        "train-ramps": ("train-ramps", copied, "--data", data, "--json", "-"),
+        "serve": ("serve", copied, "--http-port", 0),
+        "bench": ("bench", "live", copied, "--data", data, "--json", "-"),
+    }[command]
+    damage(copied)
+    done = apparate(*words)
+    assert (done.status, done.out) == (1, "")
+    assert message in done.error
+
+
+@pytest.mark.parametrize("damage", [flipped, of_another_model])
+def test_inspect_refuses_too(apparate, copied, damage):
+    damage(copied)
+    done = apparate("inspect", copied, "--json", "-")
+    assert (done.status, done.out) == (1, "") and str(copied) in done.error
+
+
+@pytest.mark.parametrize("command", [("serve",), ("bench", "live", "--data")])
+def test_ramps_come_first(apparate, injected, data, command):
+    words = (*command, data) if "--data" in command else command
+    done = apparate(*words, injected)
+    assert done.status == 1
+    expected = f"{injected} has no ramps yet: run apparate train-ramps {injected} --data ..."
+    assert done.error == f"the checkpoint {expected}"
+
+
+def test_a_model_whose_sites_changed(apparate, copied):
+    content = json.loads((copied / "manifest.json").read_text())
+    sites = [{**site, "name": f"old {site['name']}"} for site in content["sites"]]
+    rewritten(copied, sites=sites)
+    done = apparate("serve", copied, "--http-port", 0)
+    assert (done.status, done.out) == (1, "")
+    assert "inject and train it again" in done.error
+
+
+def test_a_model_is_no_checkpoint(apparate, data):
+    done = apparate("bench", "live", tiny.REFERENCE, "--data", data)
+    assert done.status == 1
+    assert done.error.startswith(f"no checkpoint at {Path.cwd() / tiny.REFERENCE}: make one with")
