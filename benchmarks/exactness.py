@@ -22,7 +22,8 @@ from tests.zoo import CASES
 def differences(fn: Any, params: Any, inputs: Any) -> dict[str, Any]:
     """Largest absolute difference over all single cuts, and with every cut."""
     program = trace(fn, params, *inputs)
-    expected = np.asarray(jax.jit(fn)(params, *inputs), np.float64)
+    compiled = jax.jit(fn, compiler_options=program.compiler_options or None)
+    expected = np.asarray(compiled(params, *inputs), np.float64)
     sets = [[i] for i in range(len(program.sites))] + [list(range(len(program.sites)))]
     worst = 0.0
     for sites in sets:

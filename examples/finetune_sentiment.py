@@ -118,11 +118,11 @@ def save(
 ) -> None:
     """Write the adapter in PEFT's layout, in half precision."""
     args.out.mkdir(parents=True, exist_ok=True)
-    names = hf.bert_names(config)
+    names = BERT.tensors(config)
     tensors = {}
     for path, part in lora.items():
         if path != "classifier":
-            name = "base_model.model." + names[path][0].removesuffix(".weight")
+            name = "base_model.model." + names[path].name.removesuffix(".weight")
             tensors[f"{name}.lora_A.weight"] = np.asarray(part["down"].T, np.float16)
             tensors[f"{name}.lora_B.weight"] = np.asarray(part["up"].T, np.float16)
     head = lora["classifier"]

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from apparate_jax.control.load import LoadPolicy, always
 from apparate_jax.core import FINAL, Answer, BatchRecord, ExitPlan, Model, Site
 from apparate_jax.errors import (
     ApparateError,
@@ -97,6 +98,7 @@ class Engine:
         config: EngineConfig | None = None,
         *,
         plan: ExitPlan | None = None,
+        load_policy: LoadPolicy = always,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -106,12 +108,14 @@ class Engine:
             programs: Compiled programs; warm the plan's routes before :meth:`start`.
             config: Limits.
             plan: Active ramps and thresholds; the empty plan is the original model.
+            load_policy: Which of the plan's ramps a batch runs, by the load that it sees.
             observer: Called on the releaser's thread with each completed batch's record.
             clock: Monotonic seconds.
         """
         self._programs = programs
         self._config = config or EngineConfig()
         self._plan = plan or ExitPlan()
+        self._load_policy = load_policy
         self._observer = observer
         self._clock = clock
         self._queue = RequestQueue(self._config.queue_size, self._leave)
@@ -292,13 +296,15 @@ class Engine:
         self._slots.release()
 
     def _dispatch_loop(self) -> None:
+        sizes = self._programs.batch_sizes
         while self._slots.acquire():
-            taken = self._queue.take(self._programs.batch_sizes)
+            taken = self._queue.take(sizes)
             if taken is None:
                 self._in_flight.put(None)
                 return
             requests, shape = taken
-            batch = _InFlight(requests, self._plan.sites, shape, self._clock())
+            sites = self._load_policy(self._plan.sites, self.waiting, sizes[-1])
+            batch = _InFlight(requests, sites, shape, self._clock())
             self._in_flight.put(batch)
             try:
                 self._dispatch(batch)

@@ -26,7 +26,7 @@ from apparate_jax.core import Model
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import Program, Stage
 from apparate_jax.ramps.answer import pack_answer
-from apparate_jax.ramps.heads import Ramp, head_logits, pool
+from apparate_jax.ramps.heads import PARAM_NAMES, Ramp, head_logits, pool
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``, called after each compiled program."""
@@ -121,11 +121,16 @@ class Programs:
         self.ramps: Mapping[int, Ramp] = {ramp.site: ramp for ramp in ramps}
         self.sites = program.sites
         self.num_classes = program.num_classes
+        self._param_names = {
+            site: [name for name in PARAM_NAMES if name in ramp.params]
+            for site, ramp in self.ramps.items()
+        }
         self.ramp_params: dict[int, tuple[jax.Array, ...]] = {
-            site: (jax.numpy.asarray(ramp.params["kernel"]), jax.numpy.asarray(ramp.params["bias"]))
+            site: tuple(jax.numpy.asarray(ramp.params[name]) for name in self._param_names[site])
             for site, ramp in self.ramps.items()
         }
         self._programs = {batch: program.rebatch(batch) for batch in self.batch_sizes}
+        self._options: dict[str, str | bool] | None = {**program.compiler_options} or None
         names = [spec.name for spec in model.inputs]
         self._mask = names.index(model.mask) if model.mask is not None else None
         self._executables: dict[tuple[str, ...], Any] = {}
@@ -228,8 +233,9 @@ class Programs:
 
     def _answer(self, site: int, params: Sequence[Any], carry: Any, inputs: Sequence[Any]) -> Any:
         mask = inputs[self._mask] if self._mask is not None else None
-        pooled = pool(self.ramps[site].kind, carry, mask)
-        return pack_answer(head_logits({"kernel": params[0], "bias": params[1]}, pooled))
+        ramp = self.ramps[site]
+        named = dict(zip(self._param_names[site], params, strict=True))
+        return pack_answer(head_logits(named, pool(ramp.kind, carry, mask), ramp.style))
 
     def _segment(
         self, batch: int, start: int | None, stop: int | None, ramp: int | None
@@ -237,7 +243,8 @@ class Programs:
         """Compile the stage between two sites, with the head of ``ramp`` (its end) fused in."""
         program = self._programs[batch]
         stage = program.stage(start, stop)
-        split = 2 if ramp is not None else 0
+        leading = self.ramp_params[ramp] if ramp is not None else ()
+        split = len(leading)
 
         def run(*args: Any) -> tuple[Any, ...]:
             out = _run_stage(stage, args[split:])
@@ -248,7 +255,6 @@ class Programs:
             inputs = args[len(args) - len(program.input_shapes) :]
             return out, self._answer(ramp, args[:split], out, inputs)
 
-        leading = self.ramp_params[ramp] if ramp is not None else ()
         carried = () if stage.carry is None else (stage.carry,)
         call = self._compile(run, (*leading, *stage.constants, *carried, *program.input_shapes))
         return Segment(
@@ -264,9 +270,10 @@ class Programs:
         """Compile the head of one ramp alone, for routes of atomic stages."""
         program = self._programs[batch]
         where = program.sites[site]
+        split = len(self.ramp_params[site])
 
         def run(*args: Any) -> tuple[Any, ...]:
-            return (self._answer(site, args[:2], args[2], args[3:]),)
+            return (self._answer(site, args[:split], args[split], args[split + 1 :]),)
 
         carry = jax.ShapeDtypeStruct(where.shape, where.dtype)
         call = self._compile(run, (*self.ramp_params[site], carry, *program.input_shapes))
@@ -280,7 +287,7 @@ class Programs:
         with self._lock:
             executable = self._executables.get(key)
         if executable is None:
-            executable = lowered.compile()
+            executable = lowered.compile(compiler_options=self._options)
             with self._lock:
                 executable = self._executables.setdefault(key, executable)
         return executable  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ import numpy as np
 from apparate_jax.checkpoint import Checkpoint
 from apparate_jax.control.controller import ControlConfig, make_controller
 from apparate_jax.control.initial import initial_sites
+from apparate_jax.control.load import unless_saturated
 from apparate_jax.core import BatchRecord, ExitPlan, Profile
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace
@@ -71,7 +72,13 @@ class Service(NamedTuple):
                 observer(record)
 
         plan = ExitPlan.closed(sites)
-        engine = Engine(self.programs, self.config.engine, plan=plan, observer=observe)
+        engine = Engine(
+            self.programs,
+            self.config.engine,
+            plan=plan,
+            load_policy=unless_saturated,
+            observer=observe,
+        )
         return engine, feedback
 
     def savings_ms(self) -> tuple[float, ...]:

@@ -1,0 +1,109 @@
+"""Parts of a video as videos: cut without encoding again, or longer, with other light and framing."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""u8[height, width, 3], RGB."""
+
+KEPT = 0.9
+"""Share of height and width that is left when the framing moves."""
+GAIN = (0.6, 1.4)
+"""Range of brightness, 1 as it was."""
+
+
+class Change(NamedTuple):
+    """Another light and framing.
+
+    Attributes:
+        gain: Factor of all grey levels.
+        down: Where the part that is kept begins, 0 at the top, 1 as low as can be.
+        right: The same from the left.
+    """
+
+    gain: float = 1.0
+    down: float = 0.5
+    right: float = 0.5
+
+
+def changes(count: int, seed: int) -> list[Change]:
+    """No change, then random ones: ``count`` in all."""
+    rng = np.random.default_rng(seed)
+    drawn = [Change(rng.uniform(*GAIN), rng.random(), rng.random()) for _ in range(count - 1)]
+    return [Change(), *drawn]
+
+
+def changed(pixels: Pixels, change: Change) -> Pixels:
+    """A frame in another light and framing; the part that is kept has even height and width."""
+    height, width = (int(size * KEPT) // 2 * 2 for size in pixels.shape[:2])
+    top = round(change.down * (pixels.shape[0] - height))
+    left = round(change.right * (pixels.shape[1] - width))
+    part = pixels[top : top + height, left : left + width]
+    lit: Pixels = np.rint(part * change.gain).clip(0, 255).astype(np.uint8)
+    return lit
+
+
+def cut(video: Path, first: int, path: Path) -> int:
+    """Write a video from its first key frame at or after a frame; nothing is encoded again.
+
+    Args:
+        video: The video, without frames that are shown in another order than they are stored.
+        first: Frame number.
+        path: The video to write.
+
+    Returns:
+        Number of the frame that it begins with.
+    """
+    begin: int | None = None
+    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        offset = 0
+        packets = (p for p in source.demux(video=0) if p.size)
+        for number, packet in enumerate(packets):
+            if begin is None and number >= first and packet.is_keyframe:
+                begin, offset = number, packet.dts
+            if begin is not None:
+                packet.stream = stream
+                packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+                target.mux(packet)
+    if begin is None:
+        raise ValueError(f"{video.name} has no key frame at or after frame {first}")
+    return begin
+
+
+def loop(video: Path, first: int, path: Path, loops: list[Change]) -> int:
+    """Write a video of all frames from ``first`` on, again and again, each time changed.
+
+    Args:
+        video: The video.
+        first: Frame number.
+        path: The video to write, encoded again.
+        loops: One change per time.
+
+    Returns:
+        How many frames were written.
+    """
+    written = 0
+    with av.open(str(path), "w") as target:
+        stream = None
+        for change in loops:
+            with av.open(str(video)) as source:
+                rate = source.streams.video[0].average_rate
+                for number, frame in enumerate(source.decode(video=0)):
+                    if number < first:
+                        continue
+                    pixels = changed(frame.to_ndarray(format="rgb24"), change)
+                    if stream is None:
+                        stream = target.add_stream("libx264", rate=rate, options={"crf": "18"})
+                        stream.height, stream.width = pixels.shape[:2]
+                        stream.pix_fmt = "yuv420p"
+                    target.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+                    written += 1
+        if stream is None:
+            raise ValueError(f"{video.name} has no frame {first}")
+        target.mux(stream.encode())
+    return written
