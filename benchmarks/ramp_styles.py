@@ -10,21 +10,23 @@ disagreement; ``fresh disagreement`` is what the thresholds of the tuning sample
 
 ``imdb`` needs the demo's packages; ``cifar`` and ``camera`` need what ``examples/train_cifar.py``
 and ``examples/train_camera.py`` leave in runs/, and are skipped without. Writes
-results/ramp_styles.json.
+results/ramp_styles.json, where workloads that were not asked for stay as they are.
 """
 
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import paired, write_result
+from _common import RESULTS, machine, paired, write_result
 from _demo import ROOT, RUN
 from numpy.typing import NDArray
 
+from apparate_jax.checkpoint import is_checkpoint, load_checkpoint
 from apparate_jax.control import oracle_saving, tune_thresholds
 from apparate_jax.control.thresholds import first_exits
 from apparate_jax.core import Model
@@ -125,11 +127,10 @@ def camera() -> Workload | None:
 
 def _example(name: str) -> tuple[Model, Dataset] | None:
     """The model and the stream that ``examples/train_NAME.py`` left in runs/NAME."""
-    sys.path.insert(0, str(ROOT / "examples"))
     folder = ROOT / "runs" / name
-    if not (folder / "model").is_dir():
+    if not is_checkpoint(folder / "checkpoint"):
         return None
-    model = from_hf(folder / "model")
+    model = load_checkpoint(folder / "checkpoint").model
     return model, load_data(next(folder.glob("stream.*")), model)
 
 
@@ -263,16 +264,33 @@ def fed_forward(
     return answers
 
 
+Prices = dict[tuple[int, str, str], float]
+"""What a ramp costs in ms, by site, pooling and style: its training does not matter."""
+
+
+def priced(work: Workload, ramps: tuple[Ramp, ...], prices: Prices) -> NDArray[np.float64]:
+    """Cost of each ramp in ms, measured once for all that compute the same."""
+    for ramp in ramps:
+        if (ramp.site, ramp.kind, ramp.style) not in prices:
+            prices[ramp.site, ramp.kind, ramp.style] = head_ms(work, ramp)
+    return np.asarray([prices[ramp.site, ramp.kind, ramp.style] for ramp in ramps])
+
+
 def tried(
-    work: Workload, features: Features, variant: Variant, seed: int, total_ms: float
+    work: Workload,
+    features: Features,
+    variant: Variant,
+    seed: int,
+    total_ms: float,
+    prices: Prices,
 ) -> dict[str, Any]:
     """Train a variant, choose its ramps and try them."""
     ramps = trained(work, features, variant, seed)
-    costs = np.asarray([head_ms(work, ramp) for ramp in ramps])
+    costs = priced(work, ramps, prices) / total_ms
     answers = answers_of(ramps, features)
     tune, fresh = slice(work.train, work.train + work.tune), slice(work.train + work.tune, None)
     depths = np.asarray([work.program.sites[r.site].depth for r in ramps])
-    savings = total_ms * (1.0 - depths)
+    savings = 1.0 - depths
     useful = [i for i, depth in enumerate(depths) if depth <= 0.97]
     there = answers.of(tune, useful)
     placed = place_by_validation(
@@ -285,49 +303,70 @@ def tried(
         costs=costs[useful],
     )
     chosen = [useful[i] for i in placed.ramps]
-    if not chosen:
-        return {"sites": [], "mean_saved_frac": 0.0, "median_saved_frac": 0.0}
     if variant.fed:
         answers = fed_forward(work, features, ramps, chosen, seed)
-    here, gains = answers.of(fresh, chosen), savings[chosen]
-    before = answers.of(tune, chosen)
-    carried = tune_thresholds(before.errors, before.agrees, gains, LIMIT).thresholds
-    exact = tune_thresholds(here.errors, here.agrees, gains, LIMIT).thresholds
-    spent = np.append(np.cumsum(costs[chosen]), costs[chosen].sum())
-    exits = first_exits(here.errors, exact)
-    saved = (np.append(gains, 0.0)[exits] - spent[exits]) / total_ms
-    left = first_exits(here.errors, carried)
-    right = np.append(here.agrees, np.ones((len(left), 1), bool), axis=1)
     return {
         "sites": [work.program.sites[ramps[i].site].name for i in chosen],
-        "mean_saved_frac": float(saved.mean()),
-        "median_saved_frac": float(np.median(saved)),
-        "fresh_disagreement": float(1.0 - right[np.arange(len(left)), left].mean()),
-        "head_ms": float(costs[chosen].mean()),
+        **kept_and_saved(
+            answers.of(tune, chosen), answers.of(fresh, chosen), savings[chosen], costs[chosen]
+        ),
+        "head_ms": total_ms * float(costs[useful].mean()),
         "agreement_mean": float(answers.agrees[fresh].mean()),
-        "oracle_mean_saved_frac": oracle_saving(answers.agrees[fresh], savings) / total_ms,
+        "oracle_mean_saved_frac": oracle_saving(answers.agrees[fresh], savings),
     }
 
 
-def study(work: Workload) -> Iterator[tuple[str, dict[str, Any]]]:
+def kept_and_saved(
+    before: Answers, here: Answers, gains: NDArray[np.float64], costs: NDArray[np.float64]
+) -> dict[str, float]:
+    """What chosen ramps do on fresh samples, their cost included; nothing if none was chosen.
+
+    Args:
+        before: Answers to the tuning samples.
+        here: To the fresh ones.
+        gains: Share of the model's time that an exit at each ramp saves.
+        costs: Share of it that each ramp takes.
+    """
+    if not len(gains):
+        return {"mean_saved_frac": 0.0, "median_saved_frac": 0.0, "fresh_disagreement": 0.0}
+    carried = tune_thresholds(before.errors, before.agrees, gains, LIMIT).thresholds
+    exact = tune_thresholds(here.errors, here.agrees, gains, LIMIT).thresholds
+    spent = np.append(np.cumsum(costs), costs.sum())
+    exits = first_exits(here.errors, exact)
+    saved = np.append(gains, 0.0)[exits] - spent[exits]
+    left = first_exits(here.errors, carried)
+    right = np.append(here.agrees, np.ones((len(left), 1), bool), axis=1)
+    return {
+        "mean_saved_frac": float(saved.mean()),
+        "median_saved_frac": float(np.median(saved)),
+        "fresh_disagreement": float(1.0 - right[np.arange(len(left)), left].mean()),
+    }
+
+
+def study(work: Workload) -> dict[str, Any]:
     """Every variant of a workload, the mean over the seeds."""
     features = gather(work)
     total_ms = model_ms(work)
+    prices: Prices = {}
+    rows = {}
     for name, variant in work.variants.items():
-        runs = [tried(work, features[variant.kind], variant, seed, total_ms) for seed in SEEDS]
+        own = features[variant.kind]
+        runs = [tried(work, own, variant, seed, total_ms, prices) for seed in SEEDS]
         row = {
             key: round(float(np.mean([run[key] for run in runs])), 4)
             for key in runs[0]
-            if key != "sites" and all(key in run for run in runs)
+            if key != "sites"
         }
         row["mean_saved_frac_by_seed"] = [round(run["mean_saved_frac"], 4) for run in runs]
         row["sites"] = [run["sites"] for run in runs]
         print(
             f"{work.name:7} {name:46} saved {row['mean_saved_frac']:6.1%} "
-            f"(median {row['median_saved_frac']:6.1%})  head {row.get('head_ms', 0):.3f} ms",
+            f"(median {row['median_saved_frac']:6.1%})  head {row['head_ms']:.3f} ms",
             flush=True,
         )
-        yield name, row
+        rows[name] = row
+    counts = {"train": work.train, "tune": work.tune, "all": len(work.data)}
+    return {"samples": counts, "model_ms": round(total_ms, 3), "variants": rows}
 
 
 def main() -> None:
@@ -336,17 +375,23 @@ def main() -> None:
     unknown = sorted(set(asked) - set(WORKLOADS))
     if unknown:
         sys.exit(f"unknown workloads {unknown}, expected some of {list(WORKLOADS)}")
-    result: dict[str, Any] = {"limit": LIMIT, "max_ramps": MAX_RAMPS, "seeds": list(SEEDS)}
     RUN.mkdir(parents=True, exist_ok=True)
     for name in asked:
         work = WORKLOADS[name]()
         if work is None:
-            result[name] = f"skipped: run examples/train_{name}.py first"
-            print(f"{name}: {result[name]}")
+            print(f"{name}: skipped, run examples/train_{name}.py first")
             continue
-        counts = {"train": work.train, "tune": work.tune, "all": len(work.data)}
-        result[name] = {"samples": counts, "variants": dict(study(work))}
-    write_result("ramp_styles", result)
+        here = machine()
+        keep(name, {"machine": here, **study(work)})
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    """Put a workload's figures beside those that the result file holds."""
+    path = RESULTS / "ramp_styles.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    others = {other: before[other] for other in WORKLOADS if other in before}
+    settings = {"limit": LIMIT, "max_ramps": MAX_RAMPS, "seeds": list(SEEDS)}
+    write_result("ramp_styles", {**settings, **others, name: found})
 
 
 if __name__ == "__main__":

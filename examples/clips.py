@@ -1,4 +1,4 @@
-"""Parts of a video as videos: cut without encoding again, or longer, with other light and framing."""
+"""Parts of a video as videos: cut without encoding again, or longer in other light and frame."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -11,7 +11,7 @@ clip; nobody labels, see :mod:`motion`. States the accuracy on the rest. Leaves 
 import argparse
 import importlib.metadata
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,17 +59,17 @@ def with_head(backbone: Model, head: Head) -> Model:
     return replace(EFFICIENTNET.make(config), params={**backbone.params, **last})
 
 
-def pooled_features(backbone: Model, video: Path, cache: Path) -> Floats:
+def pooled_features(backbone: Model, video: Path, kept: Path, frames: int) -> Floats:
     """What the last layer sees of every frame, f32[frames, width]; kept in a file."""
-    kept = cache / f"features-{video.stem}-{backbone.inputs[0].shape[0]}.npy"
     if kept.is_file():
         found: Floats = np.load(kept)
-        return found
+        if len(found) == frames:
+            return found
     width = backbone.params[KERNEL].shape[0]
     same = Head(np.eye(width, dtype=np.float32), np.zeros(width, np.float32))
     model = with_head(backbone, same)
     features = trained.logits_of(model, load_data(video, model), "frozen backbone")
-    cache.mkdir(parents=True, exist_ok=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     np.save(kept, features)
     return features
 
@@ -128,7 +128,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/camera"))
     parser.add_argument("--train-frac", type=float, default=0.3, help="learn from this first part")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--decay", type=float, default=1e-3)
+    parser.add_argument("--decay", type=float, default=0.1, help="of the head, L2")
     parser.add_argument(
         "--augment-loops",
         type=int,
@@ -152,7 +152,9 @@ def main() -> None:
     print(f"{len(states)} frames, {states.mean():.1%} with something in view, ", end="")
     print(f"the label flips {motion.flips(states)} times")
     backbone = load_backbone(args.image_size)
-    features = pooled_features(backbone, args.video, args.out)
+    kept = args.out / f"features-{args.video.stem}-{args.image_size}.npy"
+    cached = kept.is_file()
+    features = pooled_features(backbone, args.video, kept, len(states))
     count = round(len(states) * args.train_frac)
     head = fit_head(features[:count], states[:count], args.decay)
     accuracy = right_frac(head, features[count:], states[count:])
@@ -171,8 +173,8 @@ def main() -> None:
         "rest_answer_flips": motion.flips(answers),
         **write_stream(args, count),
         "seconds": round(time.monotonic() - start),
+        "features_were_cached": cached,
         "settings": trained.settings_of(args),
-        "image": asdict(model.image) if model.image else None,
     }
     trained.save(args.out, model, card)
     print(f"accuracy on the other {len(states) - count} frames: {accuracy:.4f}, in {args.out}")

@@ -20,7 +20,8 @@ def unknown_model(reference: str) -> ModelError:
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return ModelError(
         f"unknown model {reference!r}: {hint}expected a directory with config.json and "
-        f"safetensors, package.module:factory, or one of {', '.join(zoo_names())}"
+        "safetensors, a file that is there (.onnx, .pth, .pt, .bin, .safetensors), "
+        f"package.module:factory, or one of {', '.join(zoo_names())}"
     )
 
 

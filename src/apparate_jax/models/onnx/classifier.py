@@ -84,24 +84,28 @@ def from_onnx(
         source["note"] = f"the softmax at the end, {softmax}, is left out: logits are served"
     imported = import_graph(stripped, [source["output"]])
     inputs = tuple(_input_spec(v, imported, graph, seq_len, image_size) for v in imported.inputs)
-    model = _model(imported, source)
-    made = replace(
+    model = replace(
+        _filled(_model(imported, source), imported, inputs, file),
+        pooling=pooling or _pooling(graph),
+    )
+    _check_logits(model, graph)
+    if imported.batch is not None:
+        _check_batches(model, imported.batch)
+    graph_alone = reader.without_data(proto, imported.constants)
+    return replace(model, assets={ASSET: graph_alone, **read_tokenizer(file.parent)})
+
+
+def _filled(model: Model, imported: Imported, inputs: tuple[InputSpec, ...], file: Path) -> Model:
+    """The model with its parameters, and with what is said about it in and beside the file."""
+    masked = any(spec.name == MASK and len(spec.shape) == 1 for spec in inputs)
+    return replace(
         model,
         name=file.resolve().parent.name if file.stem == "model" else file.stem,
         params={name: jnp.asarray(value) for name, value in imported.params.items()},
         inputs=inputs,
-        mask=MASK if any(spec.name == MASK and len(spec.shape) == 1 for spec in inputs) else None,
-        pooling=pooling or _pooling(graph),
+        mask=MASK if masked else None,
         labels=_labels(file.parent / "config.json"),
-        assets={
-            ASSET: reader.without_data(proto, imported.constants),
-            **read_tokenizer(file.parent),
-        },
     )
-    _check_logits(made, graph)
-    if imported.batch is not None:
-        _check_batches(made, imported.batch)
-    return made
 
 
 def rebuild_onnx(source: Mapping[str, Any], assets: Mapping[str, bytes]) -> Model:
