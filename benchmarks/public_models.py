@@ -4,17 +4,21 @@ Not a line of them is touched, and none is a dependency of this project: whateve
 tried, the rest is named with the command that installs it. Writes results/public_models.json and
 the table in docs/public-models.md.
 
-Most of the packages pin old or heavy dependencies, so install them apart and without these::
+Rows of packages that are not installed now are kept from the last run; names of packages as
+arguments try these only. Most of them pin old or heavy dependencies, so install them without::
 
     pip install --no-deps --target DIR PACKAGE ...
     PYTHONPATH=DIR python benchmarks/public_models.py
 """
 
 import importlib.metadata
+import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +28,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # before keras is imported
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import write_result
+from _common import RESULTS, write_result
 
 from apparate_jax.core import Model
 from apparate_jax.graph import Program, cost, trace
@@ -44,12 +48,14 @@ class Attempt(NamedTuple):
         model: Name for people.
         make: Imports the package; returns the model and its inputs.
         needs: Further packages to install.
+        context: What the package wants around its use.
     """
 
     package: str
     model: str
     make: Callable[[], tuple[Model, tuple[np.ndarray, ...]]]
     needs: str = ""
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 def image(size: int, channels_first: bool = False) -> np.ndarray:
@@ -169,6 +175,12 @@ def jimm() -> Any:
     return from_nnx(module), (image(224),)
 
 
+def one_device_mesh() -> AbstractContextManager[Any]:
+    """A mesh with the axes that jax-image-models annotates its parameters with."""
+    context: AbstractContextManager[Any] = jax.set_mesh(jax.make_mesh((1, 1), ("fsdp", "model")))
+    return context
+
+
 def vitax() -> Any:
     """The NNX vision transformer of vitax, half as deep as usual."""
     import vitax as package
@@ -249,15 +261,15 @@ ATTEMPTS = (
         lambda: transformers_image("FlaxResNetForImageClassification", "ResNetConfig"),
         _TRANSFORMERS,
     ),
-    Attempt(
-        "jax-image-models==0.4.0",
-        "ViT, 6 layers",
-        jimm,
-        "tokamax einshape immutabledict typeguard==2.13.3",
-    ),
+    Attempt("jax-image-models==0.4.0", "ViT, 6 layers", jimm, _JIMM, one_device_mesh),
     Attempt("vitax==0.0.10", "ViT, 6 layers", vitax, f"transformers==4.52.4 {_TRANSFORMERS}"),
     Attempt("equimo==1.1.0", "ViT tiny", lambda: equimo("vit", "vit_tiny_patch16_224"), "timm"),
-    Attempt("equimo==1.1.0", "MobileNetV3 small", lambda: equimo("mobilenet", "mobilenetv3_small")),
+    Attempt(
+        "equimo==1.1.0",
+        "MobileNetV3 small",
+        lambda: equimo("mobilenet", "mobilenetv3_small"),
+        "timm",
+    ),
     Attempt("eqxvision==0.2.8", "ResNet18", eqxvision),
     Attempt("flaim==0.0.5", "ResNet18", flaim),
     Attempt("vit-flax==0.0.3", "ViT", vit_flax),
@@ -321,9 +333,10 @@ def attempt(entry: Attempt) -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
         return {**row, "missing": f"pip install --no-deps {entry.package} {entry.needs}".strip()}
     try:
-        return {**row, **cut_and_compare(*entry.make())}
+        with entry.context():
+            return {**row, **cut_and_compare(*entry.make())}
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = re.sub(r"\(?/\S+", "", " ".join(str(error).split()))  # no paths of this machine
         return {**row, "error": f"{type(error).__name__}: {text[:200]}"}
 
 
@@ -351,25 +364,36 @@ def write_table(rows: list[dict[str, Any]]) -> None:
     DOCS.write_text(f"{before}{START}\n\n{table}\n\n{END}{after}")
 
 
+def earlier_rows() -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of the last run, by package and model: kept where a package is not installed now."""
+    path = RESULTS / "public_models.json"
+    rows = json.loads(path.read_text())["models"] if path.exists() else []
+    return {(row["package"], row["model"]): row for row in rows}
+
+
 def main() -> None:
     """Try every model; those whose package is not installed are named at the end."""
     warnings.simplefilter("ignore")  # of other people's code
-    rows = []
-    wanted = sys.argv[1:]
+    rows = earlier_rows()
+    missing = set()
     for entry in ATTEMPTS:
-        if wanted and entry.package.partition("==")[0] not in wanted:
+        name = entry.package.partition("==")[0]
+        if sys.argv[1:] and name not in sys.argv[1:]:
             continue
-        rows.append(attempt(entry))
-        found = rows[-1]
-        what = found.get("missing") or found.get("error") or describe(found)
-        print(f"{entry.package:24} {entry.model:18} {what}", flush=True)
-    missing = sorted({row["missing"] for row in rows if "missing" in row})
+        row = attempt(entry)
+        print(
+            f"{entry.package:24} {entry.model:18} {row.get('missing') or describe(row)}", flush=True
+        )
+        if "missing" in row:
+            missing.add(row["missing"])
+        else:
+            rows[name, entry.model] = row
     if missing:
-        print("not installed; to try them too:", *missing, sep="\n  ")
-    tried = [row for row in rows if "missing" not in row]
-    if tried and not wanted:
-        write_result("public_models", {"models": tried})
-        write_table(tried)
+        print("not installed; to try them too:", *sorted(missing), sep="\n  ")
+    keys = [(entry.package.partition("==")[0], entry.model) for entry in ATTEMPTS]
+    kept = [rows[key] for key in keys if key in rows]
+    write_result("public_models", {"models": kept})
+    write_table(kept)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_other_json_is_no_manifest(directory, text):
 def test_another_format_is_named_before_anything_else(directory):
     resigned(directory, lambda content: content.update(format=99, apparate_jax="7.1"))
     (directory / "a.bin").unlink()
-    with pytest.raises(CheckpointError, match=r"format 99, this version .*format 1.*7\.1"):
+    with pytest.raises(CheckpointError, match=r"format 99, this version .*format 2.*7\.1"):
         read_manifest(directory)
 
 

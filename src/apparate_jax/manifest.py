@@ -15,7 +15,7 @@ from typing import Any
 
 from apparate_jax.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 _AGAIN = "make it again with apparate inject and train-ramps"

@@ -158,7 +158,7 @@ def test_the_users_own_error_is_the_cause():
     def fn(params, x):
         raise KeyError("mine")
 
-    with pytest.raises(GraphError, match="raised KeyError at test_checks.py") as caught:
+    with pytest.raises(GraphError, match=r"raised KeyError at test_checks\.py") as caught:
         trace(fn, W, X)
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(GraphError, match="dot_general requires contracting dimensions"):

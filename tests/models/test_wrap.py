@@ -122,6 +122,39 @@ def test_nnx_answers_in_evaluation_mode_and_is_not_touched():
     jax.tree.map(np.testing.assert_array_equal, before["norm"], nnx.state(module)["norm"])
 
 
+class _Layer(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(64, 64, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.drop(nnx.relu(self.linear(x)))
+
+
+class _NNXScan(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.layers = nnx.vmap(_Layer, in_axes=0)(rngs.split(3))
+        self.head = nnx.Linear(64, 3, rngs=rngs)
+
+    def __call__(self, x):
+        run = nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return self.head(run(x, self.layers))
+
+
+def test_nnx_scans_over_layers_that_hold_random_generators():
+    module = _NNXScan(nnx.Rngs(0))
+    model = apx.from_nnx(module, inputs=[X])
+    assert len(apx.trace(model.apply, model.params, X).sites) == 3
+    module.eval()
+    graphdef, state = nnx.split(module)
+
+    @jax.jit
+    def whole(state, x):
+        return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf, state))(x)
+
+    np.testing.assert_array_equal(recomposed(model, [X]), whole(state, X))
+
+
 def test_equinox_answers_in_inference_mode_and_is_not_touched():
     module = _Equinox(jax.random.key(0))
     model = apx.from_equinox(module, inputs=[X])

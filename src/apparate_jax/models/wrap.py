@@ -135,7 +135,9 @@ def from_nnx(module: nnx.Module, *, name: str | None = None, **options: Any) -> 
     def apply(params: Mapping[str, jax.Array], *inputs: jax.Array) -> Any:
         filled = [v.replace(params[path]) for path, v in zip(paths, variables, strict=True)]
         restored = nnx.from_flat_state(list(zip(keys, filled, strict=True)))
-        return nnx.merge(graphdef, rngs, restored)(*inputs)
+        # New variables of the generators too: NNX transforms refuse those of an outer trace.
+        own_rngs = jax.tree.map(lambda leaf: leaf, rngs)
+        return nnx.merge(graphdef, own_rngs, restored)(*inputs)
 
     params = {path: v.get_value() for path, (_, v) in zip(paths, flat, strict=True)}
     return from_function(apply, params, name=name or type(module).__name__, **options)

@@ -7,6 +7,7 @@ process without a word.
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,7 +119,7 @@ def _reserve(path: Path, size: CacheSize) -> None:
             raise OSError(0, f"{_mib(free)} are free")
         with path.open("wb") as file:
             file.truncate(size.num_bytes)
-            if os.name == "posix" and hasattr(os, "posix_fallocate"):
+            if sys.platform == "linux":
                 os.posix_fallocate(file.fileno(), 0, size.num_bytes)
     except OSError as error:
         raise RampError(
