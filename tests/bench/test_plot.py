@@ -59,6 +59,6 @@ def test_a_model_without_ramps(service, tmp_path):
         for r in result.rounds
     )
     bare = service._replace(profile=replace(tiny.PROFILE, sites=()))
-    saturated = tiny.answers([9] * 8, [0] * 8)
-    made = result._replace(rounds=rounds, plan=ExitPlan(), saturated=saturated)
+    outside = tiny.answers([9] * 8, [0] * 8)
+    made = result._replace(rounds=rounds, plan=ExitPlan(), outside=outside)
     drawn(bare, tmp_path / "report.png", made, None)

@@ -106,6 +106,6 @@ def result():
         )
         for i in range(2)
     )
-    saturated = answers([50] * 8, [2] * 8)
+    outside = answers([50] * 8, [2] * 8)
     plan = ExitPlan((0, 1), (0.25, 0.0))
-    return LiveResult(rounds, 40.0, plan, Decisions(tunings=3, stops=1), saturated)
+    return LiveResult(rounds, 40.0, plan, Decisions(tunings=3, stops=1), outside)

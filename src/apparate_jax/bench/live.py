@@ -40,6 +40,8 @@ class LiveConfig:
         round_s: Length of one round of arrivals.
         saturation_s: Length of one measurement of throughput.
         outstanding: Requests that are kept waiting while throughput is measured.
+        settle: Answers of the early-answer engine before the first round, so that its thresholds
+            are tuned: they count for agreement, not for latency.
         seed: Of arrivals.
     """
 
@@ -49,6 +51,7 @@ class LiveConfig:
     round_s: float = 15.0
     saturation_s: float = 4.0
     outstanding: int = 32
+    settle: int = 512
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class LiveConfig:
                 f"rounds {self.rounds}, outstanding {self.outstanding}, round_s {self.round_s} and "
                 f"saturation_s {self.saturation_s} must be above 0"
             )
+        if self.settle < 0:
+            raise ConfigError(f"settle is {self.settle}, expected at least 0")
         if self.arrivals not in ARRIVALS:
             raise ConfigError(f"arrivals are {self.arrivals!r}, expected one of {list(ARRIVALS)}")
         if self.seed < 0:
@@ -107,14 +112,15 @@ class LiveResult(NamedTuple):
         rate_rps: Mean arrival rate.
         plan: The plan in force at the end.
         decisions: How often the controller changed the plan, and which ramps it stopped.
-        saturated: Answers of the early-answer engine while throughput was measured.
+        outside: Answers of the early-answer engine outside of the rounds: while throughput was
+            measured, and while it settled.
     """
 
     rounds: tuple[Round, ...]
     rate_rps: float
     plan: ExitPlan
     decisions: "Decisions"
-    saturated: Answers
+    outside: Answers
 
 
 @dataclass(slots=True)
@@ -133,8 +139,12 @@ class Decisions:
 
 @dataclass(slots=True)
 class _Recorder:
-    """Collects batch records; the engine calls it on its releaser thread."""
+    """Collects batch records of an engine; the engine calls it on its releaser thread.
 
+    ``active`` are the sites of the engine's plan; a batch may have run fewer of them.
+    """
+
+    active: tuple[int, ...]
     records: list[BatchRecord] = field(default_factory=list)
 
     def __call__(self, record: BatchRecord) -> None:
@@ -143,7 +153,7 @@ class _Recorder:
     def take(self) -> Answers:
         """What was recorded since the last call."""
         records, self.records = self.records, []
-        return _answers(records)
+        return _answers(records, self.active)
 
 
 def run_live(
@@ -169,7 +179,8 @@ def run_live(
         ConfigError: The measurement of throughput is too short for two batches.
     """
     config = config or LiveConfig()
-    recorders = {name: _Recorder() for name in SYSTEMS}
+    active = {"vanilla": (), "apparate": service.profile.sites}
+    recorders = {name: _Recorder(active[name]) for name in SYSTEMS}
     decisions = Decisions()
     vanilla = service.vanilla(recorders["vanilla"])
     early, feedback = service.apparate(recorders["apparate"], decisions.count)
@@ -179,13 +190,13 @@ def run_live(
     driver = _Driver(engines, recorders, data, config, on_phase or (lambda *_: None), held)
     try:
         throughput = driver.saturate()
-        saturated = driver.saturated
+        driver.settle(service.config.batch_sizes[-1])
         capacity = float(np.median([t["vanilla"] for t in throughput]))
         rate = config.load_frac * capacity
         rounds = tuple(
             driver.one_round(i, rate, trace, throughput[i]) for i in range(config.rounds)
         )
-        return LiveResult(rounds, rate, early.plan, decisions, saturated)
+        return LiveResult(rounds, rate, early.plan, decisions, concatenate(driver.outside))
     finally:
         for engine in engines.values():
             engine.close()
@@ -202,37 +213,48 @@ class _Driver:
     config: LiveConfig
     on_phase: OnPhase
     held: Held
-    saturated: Answers = field(init=False)
+    outside: list[Answers] = field(default_factory=list)
     sent: int = 0
 
     def saturate(self) -> list[dict[str, float]]:
         """Throughput of both systems in each round, the queue never empty."""
         results: list[dict[str, float]] = []
-        parts: list[Answers] = []
         for i in range(self.config.rounds):
             rates = {}
             for name in _order(i):
                 rates[name] = self._saturate_one(name)
                 answers = self.recorders[name].take()
                 if name == "apparate":
-                    parts.append(answers)
+                    self.outside.append(answers)
             results.append(rates)
             self.on_phase("throughput", i + 1, self.config.rounds)
-        self.saturated = concatenate(parts)
         return results
+
+    def settle(self, outstanding: int) -> None:
+        """Answers of the early-answer engine until its thresholds are tuned.
+
+        Args:
+            outstanding: Requests that are open at a time; with more than fit the largest batch
+                shape the engine would be saturated, and run without ramps.
+        """
+        first = self.sent
+
+        def more() -> bool:
+            sent = min(self.sent - first, self.config.settle)
+            self.on_phase("settling", sent, self.config.settle)
+            return sent < self.config.settle
+
+        self._closed_loop("apparate", outstanding, more)
+        self.outside.append(self.recorders["apparate"].take())
 
     def _saturate_one(self, name: str) -> float:
         """Requests completed per second from the first completion window to the last."""
-        engine, waiting = self.engines[name], set[Future[Any]]()
         start = time.monotonic()
-        while time.monotonic() - start < self.config.saturation_s:
-            while len(waiting) < self.config.outstanding:
-                waiting.add(engine.submit(self.held[self.sent]))
-                self.sent += 1
-            done, waiting = wait(waiting, return_when="FIRST_COMPLETED")
-            _all_answered(done)
-        _all_answered(waiting)
-        engine.wait_idle()
+        self._closed_loop(
+            name,
+            self.config.outstanding,
+            lambda: time.monotonic() - start < self.config.saturation_s,
+        )
         records = self.recorders[name].records
         if len(records) < 2:
             raise ConfigError(
@@ -243,6 +265,18 @@ class _Driver:
         finished = np.array([r.finished_s for r in records])
         sizes = np.array([len(r.exits) for r in records])
         return float(sizes[1:].sum() / (finished[-1] - finished[0]))
+
+    def _closed_loop(self, name: str, outstanding: int, more: Callable[[], bool]) -> None:
+        """Keep ``outstanding`` requests open for as long as there are to be more."""
+        engine, waiting = self.engines[name], set[Future[Any]]()
+        while more():
+            while len(waiting) < outstanding:
+                waiting.add(engine.submit(self.held[self.sent]))
+                self.sent += 1
+            done, waiting = wait(waiting, return_when="FIRST_COMPLETED")
+            _all_answered(done)
+        _all_answered(waiting)
+        engine.wait_idle()
 
     def one_round(
         self, index: int, rate: float, trace: Times | None, throughput: dict[str, float]
@@ -299,7 +333,7 @@ def _order(index: int) -> tuple[str, ...]:
     return SYSTEMS if index % 2 == 0 else SYSTEMS[::-1]
 
 
-def _answers(records: Sequence[BatchRecord]) -> Answers:
+def _answers(records: Sequence[BatchRecord], active: tuple[int, ...]) -> Answers:
     if not records:
         empty = np.empty(0)
         whole = np.empty(0, np.int32)
@@ -308,11 +342,16 @@ def _answers(records: Sequence[BatchRecord]) -> Answers:
     released = np.concatenate([r.released_s for r in records])
     return Answers(
         latency_ms=(released - arrived) * 1e3,
-        exits=np.concatenate([r.exits for r in records]),
+        exits=np.concatenate([_positions(r, active)[r.exits] for r in records]),
         right=np.concatenate([r.released_right for r in records]),
         shape=np.concatenate([np.full(len(r.exits), r.shape, np.int32) for r in records]),
         arrived_s=arrived,
     )
+
+
+def _positions(record: BatchRecord, active: tuple[int, ...]) -> NDArray[np.int32]:
+    """Position among ``active`` of each ramp that a batch ran, and of the original model."""
+    return np.array([*map(active.index, record.sites), len(active)], np.int32)
 
 
 def concatenate(parts: Sequence[Answers]) -> Answers:

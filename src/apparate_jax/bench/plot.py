@@ -33,7 +33,7 @@ def plot_live(
     latency, exits, agreement = figure.subplots(1, 3, width_ratios=[1.25, 0.9, 1])
     _latency(latency, report, result, oracle_ms)
     _exits(exits, report)
-    early = concatenate([result.saturated, *(r.answers["apparate"] for r in result.rounds)])
+    early = concatenate([result.outside, *(r.answers["apparate"] for r in result.rounds)])
     _agreement(agreement, early, report["accuracy_constraint"])
     saved = report["compared"]["p50_saved_frac"]
     figure.suptitle(

@@ -67,7 +67,7 @@ def build_report(
     """
     accuracy = service.config.control.accuracy
     answers = {name: concatenate([r.answers[name] for r in result.rounds]) for name in SYSTEMS}
-    early = concatenate([result.saturated, answers["apparate"]])
+    early = concatenate([result.outside, answers["apparate"]])
     sites = [service.programs.sites[s] for s in service.profile.sites]
     names = [site.name for site in sites] + [FINAL]
     report: dict[str, Any] = {
