@@ -47,6 +47,9 @@ def live(
     saturation_seconds: Annotated[
         float, typer.Option(help="Length of a measurement of throughput.")
     ] = LIVE.saturation_s,
+    settle: Annotated[
+        int, typer.Option(help="Answers before the rounds, so that thresholds are tuned.")
+    ] = LIVE.settle,
     accuracy: options.Accuracy = options.CONTROL.accuracy,
     ramp_budget: options.RampBudget = options.PLACEMENT.ramp_budget,
     batch_sizes: options.BatchSizes = options.BATCH_SIZES,
@@ -80,6 +83,7 @@ def live(
         rounds=rounds,
         round_s=round_seconds,
         saturation_s=saturation_seconds,
+        settle=settle,
         seed=seed,
     )
     service_config = options.service_config(accuracy, ramp_budget, batch_sizes, method)
