@@ -20,6 +20,7 @@ from apparate_jax.data.dataset import Circle, Dataset
 from apparate_jax.errors import CheckpointError, ConfigError
 from apparate_jax.graph import trace as trace_model
 from apparate_jax.serve import Service, prepare
+from apparate_jax.serve.profile import keep_profile
 
 LIVE = LiveConfig()
 app = typer.Typer(no_args_is_help=True, help="Measure early answers against the original model.")
@@ -99,6 +100,7 @@ def live(
     )
     with phases() as phase:
         service = prepare(loaded, service_config, phase)
+        keep_profile(service.profile, checkpoint)
         result = run_live(service, examples, config, trace=times, on_phase=_each_phase(phase))
         oracle_ms = _oracle(loaded, service, result, examples, phase) if oracle else None
         service.programs.close()

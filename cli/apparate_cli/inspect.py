@@ -1,5 +1,7 @@
 """``apparate inspect``: the sites of a model or checkpoint, and the ramps on them."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,8 +21,10 @@ from apparate_cli.inject import (
 from apparate_cli.output import Output
 from apparate_cli.sites import sites_json, sites_table
 from apparate_jax.checkpoint import is_checkpoint, load_checkpoint
+from apparate_jax.core import Profile
 from apparate_jax.graph import trace
 from apparate_jax.models import load_model
+from apparate_jax.serve.profile import PROFILE, load_profile
 
 
 def inspect(
@@ -42,7 +46,7 @@ def inspect(
     if is_checkpoint(what):
         found = load_checkpoint(what)
         model, sites, ramps, active = found.model, found.sites, found.ramps, found.active
-        training = found.training
+        training, profile = found.training, _measured(Path(what))
     else:
         given = model_options(
             seq_len=seq_len,
@@ -54,8 +58,10 @@ def inspect(
         )
         model = load_model(what, base=base, **given)
         program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
-        sites, ramps, active, training = program.sites, (), (), None
+        sites, ramps, active, training, profile = program.sites, (), (), None, None
     output.show(sites_table(f"{model.name}: {len(sites)} sites", sites, ramps, active))
+    for line in _in_words(profile):
+        output.show(line)
     output.write(
         {
             "model": model.name,
@@ -64,6 +70,24 @@ def inspect(
             ],
             "labels": list(model.labels),
             "training": training,
+            "profile": None if profile is None else asdict(profile),
             "sites": sites_json(sites, ramps, active),
         }
     )
+
+
+def _measured(checkpoint: Path) -> Profile | None:
+    """The profile that serving left in a checkpoint's directory, if any."""
+    path = checkpoint / PROFILE
+    return load_profile(path) if path.exists() else None
+
+
+def _in_words(profile: Profile | None) -> list[str]:
+    if profile is None:
+        return []
+    shapes = [
+        f"  batch {s.batch}: {s.vanilla_ms:.2f} ms, with {len(profile.sites)} ramps "
+        f"{s.total_ms:.2f} ms ({s.overhead_frac:+.1%})"
+        for s in profile.shapes
+    ]
+    return [f"measured on {profile.device}, jax {profile.jax_version}:", *shapes]

@@ -10,6 +10,7 @@ from apparate_cli.bench import trained
 from apparate_cli.output import phases, stderr
 from apparate_jax.control.thresholds import METHODS
 from apparate_jax.serve import Service, prepare
+from apparate_jax.serve.profile import keep_profile
 
 
 def serve(
@@ -37,6 +38,7 @@ def serve(
     with open_socket(host, http_port) as sock:
         with phases() as phase:
             service = prepare(loaded, config, phase)
+        keep_profile(service.profile, checkpoint)
         _serve(service, sock, model_name or loaded.model.name)
 
 

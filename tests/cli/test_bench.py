@@ -26,6 +26,9 @@ def test_the_report(apparate, trained, data, tmp_path):
     assert list(report["apparate"]["exit_rates"])[-1] == "final"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert [entry.name for entry in picture.parent.iterdir()] == ["report.png"]
+    kept = apparate("inspect", trained, "--json", "-").json["profile"]
+    assert [shape["batch"] for shape in kept["shapes"]] == [1, 2] and "cpu" in kept["device"]
+    assert "measured on cpu" in apparate("inspect", trained).out
     for line in ("throughput: 2/2", "round 1 of 2, vanilla: ", "round 2 of 2, apparate: "):
         assert line in done.err
 

@@ -54,3 +54,10 @@ def test_a_damaged_profile_is_an_error(tmp_path):
     path.write_text('{"device": "cpu"}')
     with pytest.raises(CheckpointError, match="delete it"):
         profiles.load_profile(path)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_served_all_the_same(measured, tmp_path):
+    assert not profiles.keep_profile(measured, tmp_path / "not there")
+    assert profiles.keep_profile(measured, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [profiles.PROFILE]
+    assert profiles.load_profile(tmp_path / profiles.PROFILE) == measured

@@ -21,6 +21,9 @@ from apparate_jax.core import Profile, ShapeProfile
 from apparate_jax.errors import CheckpointError
 from apparate_jax.serve.programs import Programs, Progress, Route
 
+PROFILE = "profile.json"
+"""File in a checkpoint's directory with the last profile that was measured of it."""
+
 MIN_ROUNDS = 7
 MAX_ROUNDS = 40
 OUTLIER_FRAC = 0.2
@@ -142,8 +145,23 @@ def _segment_times(programs: Programs, batch: int, inputs: Any, clock: Any) -> l
 
 
 def save_profile(profile: Profile, path: Path) -> None:
-    """Write a profile as JSON."""
-    path.write_text(json.dumps(asdict(profile), indent=1))
+    """Write a profile as JSON; a file that is there is replaced whole."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(asdict(profile), indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def keep_profile(profile: Profile, checkpoint: Path) -> bool:
+    """Leave a profile in its checkpoint's directory, for ``apparate inspect``.
+
+    Returns:
+        Whether it could be written: a checkpoint may well lie where nobody may write.
+    """
+    try:
+        save_profile(profile, checkpoint / PROFILE)
+    except OSError:
+        return False
+    return True
 
 
 def _from_json(raw: Any) -> Profile:
