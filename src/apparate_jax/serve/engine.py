@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -31,11 +31,17 @@ from apparate_jax.errors import (
     ApparateError,
     ConfigError,
     EngineClosedError,
-    NumericsError,
     RequestError,
 )
-from apparate_jax.ramps.answer import unpack_answer
 from apparate_jax.serve.batching import Request, RequestQueue
+from apparate_jax.serve.in_flight import (
+    InFlight,
+    make_answer,
+    make_record,
+    next_answer,
+    not_finite,
+    padded,
+)
 from apparate_jax.serve.programs import Programs
 
 logger = logging.getLogger(__name__)
@@ -61,32 +67,6 @@ class EngineConfig:
                 f"max_in_flight is {self.max_in_flight} and queue_size {self.queue_size}, "
                 "expected at least 1 each"
             )
-
-
-@dataclass(slots=True, eq=False)
-class _InFlight:
-    """A batch on the device."""
-
-    requests: list[Request]
-    sites: tuple[int, ...]
-    shape: int
-    dispatched_s: float
-    answers: "queue.SimpleQueue[jax.Array | BaseException]" = field(
-        default_factory=queue.SimpleQueue
-    )
-    released: NDArray[np.bool_] = field(init=False)
-    released_s: NDArray[np.float64] = field(init=False)
-    exits: NDArray[np.int32] = field(init=False)
-    errors: NDArray[np.float32] = field(init=False)
-    predictions: NDArray[np.int32] = field(init=False)
-
-    def __post_init__(self) -> None:
-        size, ramps = len(self.requests), len(self.sites)
-        self.released = np.zeros(size, np.bool_)
-        self.released_s = np.zeros(size, np.float64)
-        self.exits = np.full(size, ramps, np.int32)
-        self.errors = np.empty((size, ramps), np.float32)
-        self.predictions = np.empty((size, ramps), np.int32)
 
 
 class Engine:
@@ -120,7 +100,7 @@ class Engine:
         self._clock = clock
         self._queue = RequestQueue(self._config.queue_size, self._leave)
         self._slots = threading.Semaphore(self._config.max_in_flight)
-        self._in_flight: queue.SimpleQueue[_InFlight | None] = queue.SimpleQueue()
+        self._in_flight: queue.SimpleQueue[InFlight | None] = queue.SimpleQueue()
         self._open = 0
         self._idle = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -290,7 +270,7 @@ class Engine:
                 if batch is not None:
                     self._give_up(batch, error)
 
-    def _give_up(self, batch: _InFlight, error: BaseException) -> None:
+    def _give_up(self, batch: InFlight, error: BaseException) -> None:
         self._fail([r for r in batch.requests if not r.future.done()], error)
         self._leave(len(batch.requests))
         self._slots.release()
@@ -304,17 +284,17 @@ class Engine:
                 return
             requests, shape = taken
             sites = self._load_policy(self._plan.sites, self.waiting, sizes[-1])
-            batch = _InFlight(requests, sites, shape, self._clock())
+            batch = InFlight(requests, sites, shape, self._clock())
             self._in_flight.put(batch)
             try:
                 self._dispatch(batch)
             except Exception as error:
                 batch.answers.put(error)
 
-    def _dispatch(self, batch: _InFlight) -> None:
+    def _dispatch(self, batch: InFlight) -> None:
         route = self._programs.route(batch.sites, batch.shape)
         columns = zip(*(request.inputs for request in batch.requests), strict=True)
-        inputs = jax.device_put([_padded(column, batch.shape) for column in columns])
+        inputs = jax.device_put([padded(column, batch.shape) for column in columns])
         for answer in route.dispatch(self._programs.ramp_params, inputs):
             batch.answers.put(answer)
 
@@ -332,34 +312,34 @@ class Engine:
                 self._leave(len(batch.requests))
                 self._slots.release()
 
-    def _release(self, batch: _InFlight) -> None:
+    def _release(self, batch: InFlight) -> None:
         for position, site in enumerate(batch.sites):
-            error, label, logits = _next_answer(batch)
+            error, label, logits = next_answer(batch)
             batch.errors[:, position], batch.predictions[:, position] = error, label
             plan = self._plan
             threshold = plan.thresholds[position] if plan.sites == batch.sites else 0.0
             for row in np.flatnonzero(~batch.released & (error < threshold)):
                 if not batch.requests[row].exact:
                     where = self.sites[site]
-                    answer = _answer(row, label, logits, error, where.name, where.depth)
+                    answer = make_answer(row, label, logits, error, where.name, where.depth)
                     self._resolve(batch, int(row), position, answer)
         self._release_final(batch)
 
-    def _release_final(self, batch: _InFlight) -> None:
-        error, label, logits = _next_answer(batch)
+    def _release_final(self, batch: InFlight) -> None:
+        error, label, logits = next_answer(batch)
         finished_s = self._clock()
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
         for row in np.flatnonzero(~batch.released):
             if finite[row]:
-                answer = _answer(row, label, logits, error, FINAL, 1.0)
+                answer = make_answer(row, label, logits, error, FINAL, 1.0)
                 self._resolve(batch, int(row), len(batch.sites), answer)
             else:
                 batch.released_s[row] = self._clock()
-                self._fail([batch.requests[row]], _not_finite(logits[row]))
+                self._fail([batch.requests[row]], not_finite(logits[row]))
         if self._observer is not None:
-            self._observer(_record(batch, finite, label, finished_s))
+            self._observer(make_record(batch, finite, label, finished_s))
 
-    def _resolve(self, batch: _InFlight, row: int, position: int, answer: Answer) -> None:
+    def _resolve(self, batch: InFlight, row: int, position: int, answer: Answer) -> None:
         batch.released[row] = True
         batch.exits[row] = position
         batch.requests[row].future.set_result(answer)
@@ -369,59 +349,3 @@ class Engine:
         for request in requests:
             if not request.future.done():
                 request.future.set_exception(error)
-
-
-def _next_answer(
-    batch: _InFlight,
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
-    """Wait for the next packed answer of a batch: error, label and logits of its real inputs."""
-    answer = batch.answers.get()
-    if isinstance(answer, BaseException):
-        raise answer
-    return unpack_answer(np.asarray(answer)[: len(batch.requests)])
-
-
-def _padded(rows: tuple[NDArray[Any], ...], shape: int) -> NDArray[Any]:
-    """Stack examples and repeat the last one up to the batch shape."""
-    batch = np.empty((shape, *rows[0].shape), rows[0].dtype)
-    for i, row in enumerate(rows):
-        batch[i] = row
-    batch[len(rows) :] = rows[-1]
-    return batch
-
-
-def _answer(
-    row: Any,
-    label: NDArray[np.int32],
-    logits: NDArray[np.float32],
-    error: NDArray[np.float32],
-    name: str,
-    depth: float,
-) -> Answer:
-    return Answer(int(label[row]), logits[row], float(error[row]), name, depth)
-
-
-def _not_finite(logits: NDArray[np.float32]) -> NumericsError:
-    return NumericsError(
-        f"the model's logits for this input are not finite ({logits[:8].tolist()}): "
-        "check the input's values and the model's weights"
-    )
-
-
-def _record(
-    batch: _InFlight, finite: NDArray[np.bool_], label: NDArray[np.int32], finished_s: float
-) -> BatchRecord:
-    """The record of a batch, without inputs for which the model has no answer."""
-    arrived = np.array([request.arrived_s for request in batch.requests])
-    return BatchRecord(
-        sites=batch.sites,
-        shape=batch.shape,
-        arrived_s=arrived[finite],
-        dispatched_s=batch.dispatched_s,
-        released_s=batch.released_s[finite],
-        finished_s=finished_s,
-        exits=batch.exits[finite],
-        errors=batch.errors[finite],
-        predictions=batch.predictions[finite],
-        final_predictions=label[finite],
-    )

@@ -1,0 +1,115 @@
+"""A batch on the device: what is known of it until the original model has answered it too.
+
+The dispatcher makes it and hands the packed answers over in order; the releaser alone changes it
+from then on.
+"""
+
+import queue
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from apparate_jax.core import Answer, BatchRecord
+from apparate_jax.errors import NumericsError
+from apparate_jax.ramps.answer import unpack_answer
+from apparate_jax.serve.batching import Request
+
+
+@dataclass(slots=True, eq=False)
+class InFlight:
+    """A batch of ``n`` inputs on the device, with ``R`` active ramps.
+
+    Attributes:
+        requests: The inputs, n of them.
+        sites: Sites of the ramps that it runs.
+        shape: Padded batch size.
+        dispatched_s: When it was handed to the device, seconds of the engine's clock.
+        answers: Packed answers as they are queued, or the error that ended the batch.
+        released: bool[n], who has an answer.
+        released_s: f64[n], since when.
+        exits: i32[n], position of the ramp that answered, R for the original model.
+        errors: f32[n, R].
+        predictions: i32[n, R].
+    """
+
+    requests: list[Request]
+    sites: tuple[int, ...]
+    shape: int
+    dispatched_s: float
+    answers: "queue.SimpleQueue[jax.Array | BaseException]" = field(
+        default_factory=queue.SimpleQueue
+    )
+    released: NDArray[np.bool_] = field(init=False)
+    released_s: NDArray[np.float64] = field(init=False)
+    exits: NDArray[np.int32] = field(init=False)
+    errors: NDArray[np.float32] = field(init=False)
+    predictions: NDArray[np.int32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        size, ramps = len(self.requests), len(self.sites)
+        self.released = np.zeros(size, np.bool_)
+        self.released_s = np.zeros(size, np.float64)
+        self.exits = np.full(size, ramps, np.int32)
+        self.errors = np.empty((size, ramps), np.float32)
+        self.predictions = np.empty((size, ramps), np.int32)
+
+
+def next_answer(
+    batch: InFlight,
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+    """Wait for the next packed answer of a batch: error, label and logits of its real inputs."""
+    answer = batch.answers.get()
+    if isinstance(answer, BaseException):
+        raise answer
+    return unpack_answer(np.asarray(answer)[: len(batch.requests)])
+
+
+def padded(rows: tuple[NDArray[Any], ...], shape: int) -> NDArray[Any]:
+    """Stack examples and repeat the last one up to the batch shape."""
+    batch = np.empty((shape, *rows[0].shape), rows[0].dtype)
+    for i, row in enumerate(rows):
+        batch[i] = row
+    batch[len(rows) :] = rows[-1]
+    return batch
+
+
+def make_answer(
+    row: Any,
+    label: NDArray[np.int32],
+    logits: NDArray[np.float32],
+    error: NDArray[np.float32],
+    name: str,
+    depth: float,
+) -> Answer:
+    """The answer of one row, from a packed answer's parts, at the exit of this name and depth."""
+    return Answer(int(label[row]), logits[row], float(error[row]), name, depth)
+
+
+def not_finite(logits: NDArray[np.float32]) -> NumericsError:
+    """The error for an input whose logits f32[classes] are NaN or infinite."""
+    return NumericsError(
+        f"the model's logits for this input are not finite ({logits[:8].tolist()}): "
+        "check the input's values and the model's weights"
+    )
+
+
+def make_record(
+    batch: InFlight, finite: NDArray[np.bool_], label: NDArray[np.int32], finished_s: float
+) -> BatchRecord:
+    """The record of a batch, without inputs for which the model has no answer."""
+    arrived = np.array([request.arrived_s for request in batch.requests])
+    return BatchRecord(
+        sites=batch.sites,
+        shape=batch.shape,
+        arrived_s=arrived[finite],
+        dispatched_s=batch.dispatched_s,
+        released_s=batch.released_s[finite],
+        finished_s=finished_s,
+        exits=batch.exits[finite],
+        errors=batch.errors[finite],
+        predictions=batch.predictions[finite],
+        final_predictions=label[finite],
+    )
