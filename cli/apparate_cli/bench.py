@@ -31,6 +31,7 @@ def bench() -> None:
     """Measure early answers against the original model."""
 
 
+# Long by its options: Typer reads them from the signature.
 @app.command()
 def live(
     checkpoint: options.CheckpointPath,

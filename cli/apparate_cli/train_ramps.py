@@ -21,6 +21,7 @@ from apparate_jax.ramps.placement import POLICIES
 TRAIN = TrainConfig()
 
 
+# Long by its options: Typer reads them from the signature.
 def train(
     checkpoint: options.CheckpointPath,
     data: options.Data,

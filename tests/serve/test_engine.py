@@ -270,3 +270,16 @@ def test_a_batch_with_a_whole_batch_behind_it_runs_as_the_single_program(warmed)
     assert [record.sites for record in records] == [(), (0, 1), (0, 1)]
     exits = [answer.exit for answer in answers]
     assert exits == [FINAL] * 4 + [warmed.sites[0].name] * 5
+
+
+def test_another_set_of_ramps_runs_at_once_and_on_merged_stages_when_they_are_ready():
+    made = models.programs(models.mlp())
+    made.warm_atomic()
+    made.warm_merged(())
+    with Engine(made) as engine:
+        assert not made.route((0,), 1).merged
+        engine.set_plan(ExitPlan((0,), (1.0,)))
+        assert engine.submit(models.example()).result(30).exit == made.sites[0].name
+        made.close()  # waits for the background compiler
+        assert all(made.route((0,), batch).merged for batch in made.batch_sizes)
+        assert engine.submit(models.example()).result(30).exit == made.sites[0].name

@@ -154,11 +154,15 @@ class Engine:
         """Use other thresholds or another set of ramps, from the next release or batch on.
 
         Batches that are on the device keep their ramps; thresholds of the same set apply to them
-        at once.
+        at once. Another set runs on atomic stages until its merged ones are compiled in the
+        background.
         """
         for batch in self._programs.batch_sizes:
             self._programs.route(plan.sites, batch)
+        changed = plan.sites != self._plan.sites
         self._plan = plan
+        if changed:
+            self._programs.prepare(plan.sites).add_done_callback(_log_failure)
 
     def start(self) -> "Engine":
         """Start the dispatcher and the releaser."""
@@ -349,3 +353,9 @@ class Engine:
         for request in requests:
             if not request.future.done():
                 request.future.set_exception(error)
+
+
+def _log_failure(compiled: "Future[None]") -> None:
+    """Note why merged stages could not be compiled; the atomic ones go on serving."""
+    if not compiled.cancelled() and compiled.exception() is not None:
+        logger.error("merged stages could not be compiled", exc_info=compiled.exception())
