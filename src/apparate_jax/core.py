@@ -185,10 +185,17 @@ class ExitPlan:
     Attributes:
         sites: Indices of the active sites, ascending; empty is the original model.
         thresholds: One per active site, 0..1; 0 never exits.
+        exit_cap: How many answers may have left early since the engine started, in total; None is
+            no limit. A controller that knows how many of them were checked bounds with it how many
+            unchecked ones there are.
+        shadow_every: Every so many batches one also says what the inactive ramps would have
+            answered, once its own answers have left; 0 is never.
     """
 
     sites: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
+    exit_cap: int | None = None
+    shadow_every: int = 0
 
     def __post_init__(self) -> None:
         if list(self.sites) != sorted(set(self.sites)):
@@ -200,6 +207,8 @@ class ExitPlan:
             )
         if not all(0.0 <= t <= 1.0 for t in self.thresholds):
             raise ConfigError(f"thresholds are {self.thresholds}, expected values in 0..1")
+        if self.shadow_every < 0:
+            raise ConfigError(f"shadow_every is {self.shadow_every}, expected at least 0 batches")
 
     @staticmethod
     def closed(sites: Sequence[int]) -> "ExitPlan":
@@ -218,6 +227,7 @@ class ShapeProfile:
         release_ms: Per active ramp, dispatch to that ramp's output on the host.
         site_ms: For every site, the time of the atomic stages up to it, each run alone.
         ramp_ms: For every site, the time of its head alone.
+        tail_ms: The time of the atomic stage after the last site, run alone.
     """
 
     batch: int
@@ -226,6 +236,7 @@ class ShapeProfile:
     release_ms: tuple[float, ...]
     site_ms: tuple[float, ...]
     ramp_ms: tuple[float, ...]
+    tail_ms: float = 0.0
 
     @property
     def overhead_frac(self) -> float:
@@ -279,6 +290,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowAnswers:
+    """What every trained ramp would have answered to a batch of ``n`` inputs.
+
+    Attributes:
+        sites: Sites with a trained ramp, S of them, ascending.
+        errors: f32[n, S].
+        predictions: i32[n, S].
+    """
+
+    sites: tuple[int, ...]
+    errors: NDArray[np.float32]
+    predictions: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
 class BatchRecord:
     """What is known of a batch once the original model has answered it too.
 
@@ -296,6 +322,8 @@ class BatchRecord:
         errors: f32[n, R].
         predictions: i32[n, R].
         final_predictions: i32[n], the original model's.
+        lost: Further answers that left early, for which the original model has none to compare.
+        shadow: Answers of all ramps, where the batch was a shadow batch.
     """
 
     sites: tuple[int, ...]
@@ -308,6 +336,8 @@ class BatchRecord:
     errors: NDArray[np.float32]
     predictions: NDArray[np.int32]
     final_predictions: NDArray[np.int32]
+    lost: int = 0
+    shadow: ShadowAnswers | None = None
 
     @property
     def agrees(self) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Which of the active ramps a batch runs, by the load that it sees. Pure, shared with replay.
+"""What a batch runs, by the load that it sees. Pure, shared by the engine and replay.
 
 An exit saves its own request's time; a ramp's cost delays everybody behind. In a queue of
 utilisation rho (M/D/1) an overhead ``d`` adds ``d (1 + (2 rho - rho^2) / (2 (1 - rho)^2))`` to
@@ -8,6 +8,9 @@ single program.
 """
 
 from collections.abc import Callable
+
+OVERDUE = 4
+"""A shadow batch that found no quiet moment for so many times its interval runs at the next one."""
 
 LoadPolicy = Callable[[tuple[int, ...], int, int], tuple[int, ...]]
 """``policy(sites, waiting, largest) -> sites``: the ramps that a batch runs.
@@ -30,3 +33,23 @@ def unless_saturated(sites: tuple[int, ...], waiting: int, largest: int) -> tupl
     ((2, 6), ())
     """
     return sites if waiting < largest else ()
+
+
+def shadow_due(since: int, every: int, waiting: int, largest: int) -> bool:
+    """Whether a batch is to be a shadow batch.
+
+    Its further work delays those behind it, so it waits for a moment when nobody waits; under a
+    load that leaves none it comes late, and never while a whole further batch waits.
+
+    Args:
+        since: Batches since the last one.
+        every: Batches between two; 0 is never.
+        waiting: Requests that wait behind the batch.
+        largest: The largest batch shape.
+
+    >>> shadow_due(16, 16, 0, 8), shadow_due(16, 16, 2, 8), shadow_due(64, 16, 2, 8)
+    (True, False, True)
+    """
+    if every == 0 or since < every or waiting >= largest:
+        return False
+    return waiting == 0 or since >= OVERDUE * every

@@ -91,7 +91,8 @@ def _measure_shape(
         clock,
     )
     alone = _rounds(lambda: _segment_times(programs, batch, inputs, clock), budget_s, clock)
-    stages, heads = alone[: len(programs.sites)], alone[len(programs.sites) :]
+    count = len(programs.sites)
+    stages, tail_ms, heads = alone[:count], alone[count], alone[count + 1 :]
     by_site = dict(zip(every.sites, heads, strict=True))
     return ShapeProfile(
         batch=batch,
@@ -100,6 +101,7 @@ def _measure_shape(
         release_ms=tuple(pair[1:-1]),
         site_ms=tuple(np.cumsum(stages).tolist()),
         ramp_ms=tuple(by_site.get(site.index, 0.0) for site in programs.sites),
+        tail_ms=tail_ms,
     )
 
 
@@ -126,7 +128,7 @@ def _answer_times(route: Route, programs: Programs, inputs: Any, clock: Any) -> 
 
 
 def _segment_times(programs: Programs, batch: int, inputs: Any, clock: Any) -> list[float]:
-    """Each atomic stage before a site, then each head, run alone."""
+    """Each atomic stage, the last one too, then each head, run alone."""
     stages, heads = [], []
     carry = None
     for segment in programs.atomic_segments(batch):
@@ -138,7 +140,7 @@ def _segment_times(programs: Programs, batch: int, inputs: Any, clock: Any) -> l
         elapsed = (clock() - start) * 1e3
         if segment.ramp is not None:
             heads.append(elapsed)
-        elif segment.gives_carry:
+        else:
             stages.append(elapsed)
         carry = outputs[0] if segment.gives_carry else carry
     return [*stages, *heads]
@@ -173,6 +175,7 @@ def _from_json(raw: Any) -> Profile:
             release_ms=tuple(shape["release_ms"]),
             site_ms=tuple(shape["site_ms"]),
             ramp_ms=tuple(shape["ramp_ms"]),
+            tail_ms=shape["tail_ms"],
         )
         for shape in raw["shapes"]
     )

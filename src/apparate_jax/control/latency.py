@@ -1,0 +1,87 @@
+"""What any set of active ramps costs and saves, from the profile of one.
+
+The profile measures one active set end to end, and every stage and head alone. Pieces timed alone
+say too much (each waits for the host), so they only share out what was measured end to end: a site
+lies at its share of the original model's time, and a ramp costs its share of what the profiled set
+adds to it. The profiled set itself is as it was measured. Pure; shared by control and replay.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apparate_jax.core import Profile, ShapeProfile
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyModel:
+    """Latencies in ms at every batch shape, for any set of active sites.
+
+    Attributes:
+        profile: What was measured.
+    """
+
+    profile: Profile
+    _known: dict[tuple[tuple[int, ...], int], tuple[float, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Batch shapes, ascending."""
+        return tuple(shape.batch for shape in self.profile.shapes)
+
+    def vanilla_ms(self, batch: int) -> float:
+        """The original model as one program."""
+        return self.profile.at(batch).vanilla_ms
+
+    def answers_ms(self, sites: tuple[int, ...], batch: int) -> tuple[float, ...]:
+        """From dispatch to each active ramp's answer, and to the original's (last)."""
+        key = (sites, batch)
+        if key not in self._known:
+            self._known[key] = self._answers_ms(sites, self.profile.at(batch))
+        return self._known[key]
+
+    def total_ms(self, sites: tuple[int, ...], batch: int) -> float:
+        """From dispatch to the original model's answer."""
+        return self.answers_ms(sites, batch)[-1]
+
+    def overhead_ms(self, sites: tuple[int, ...], batch: int) -> float:
+        """What the ramps add to an answer that leaves at the end; at least 0."""
+        return max(0.0, self.total_ms(sites, batch) - self.vanilla_ms(batch))
+
+    def savings_ms(self, sites: tuple[int, ...], batch: int) -> tuple[float, ...]:
+        """What an exit at each active ramp saves against the end; not increasing along them."""
+        *answers, total = self.answers_ms(sites, batch)
+        later = np.maximum.accumulate(np.asarray([0.0, *answers]))[1:]
+        return tuple(np.maximum(total - later, 0.0).tolist())
+
+    def shadow_ms(self, sites: tuple[int, ...], batch: int) -> float:
+        """What it adds to a batch with ``sites`` active to run every other head as well."""
+        shape = self.profile.at(batch)
+        apart = max(0.0, shape.site_ms[-1] + shape.tail_ms - shape.vanilla_ms)
+        return apart + sum(ms for s, ms in enumerate(shape.ramp_ms) if s not in sites)
+
+    def costs_ms(self, batch: int) -> NDArray[np.float64]:
+        """What each site's ramp adds to every answer behind it: f64[sites]."""
+        return self._costs_ms(self.profile.at(batch))
+
+    def _answers_ms(self, sites: tuple[int, ...], shape: ShapeProfile) -> tuple[float, ...]:
+        if sites == self.profile.sites:
+            return (*shape.release_ms, shape.total_ms)
+        if not sites:
+            return (shape.vanilla_ms,)
+        chosen = list(sites)
+        before = np.asarray(shape.site_ms)[chosen] / (shape.site_ms[-1] + shape.tail_ms)
+        added = np.cumsum(self._costs_ms(shape)[chosen])
+        releases = shape.vanilla_ms * before + added
+        return (*releases.tolist(), shape.vanilla_ms + float(added[-1]))
+
+    def _costs_ms(self, shape: ShapeProfile) -> NDArray[np.float64]:
+        alone = np.asarray(shape.ramp_ms, np.float64)
+        active = list(self.profile.sites)
+        if not active or alone[active].sum() <= 0:
+            return alone
+        added = max(0.0, shape.total_ms - shape.vanilla_ms)
+        return alone * (added / alone[active].sum())
