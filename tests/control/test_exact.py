@@ -7,9 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apparate_jax.control import exact
-from apparate_jax.control.thresholds import budget_for, evaluate_thresholds, tune_first
+from apparate_jax.control.thresholds import (
+    budget_for,
+    evaluate_thresholds,
+    tune_first,
+    tune_ladder,
+    tune_thresholds,
+)
 from apparate_jax.errors import ConfigError
-from tests.control.cases import Case, brute_force, small_windows
+from tests.control.cases import Case, brute_force, small_windows, typical_window
 
 SIZE = 12
 
@@ -99,7 +105,7 @@ def test_counts_candidates():
     assert exact.num_candidates(0, 4) == 1
     assert exact.num_candidates(7, 1) == 1
     assert exact.num_candidates(5, 3) == 21
-    levels, used = exact._plan(5, 3)
+    levels, used = exact.plan(5, 3)
     shared = {(a, b) for a, b in zip(levels[1].parent, levels[1].wrong, strict=True)}
     assert len(shared) == len(used) == 21
     assert used.min() == 0
@@ -109,5 +115,46 @@ def test_counts_candidates():
 def test_too_many_candidates_are_refused():
     table = np.zeros((512, 12), np.float32)
     right = np.ones((512, 12), bool)
-    with pytest.raises(ConfigError, match=r"ways to share 51 wrong answers.*greedy.*fewer ramps"):
+    with pytest.raises(ConfigError, match=r"51 wrong answers.*auto.*beam.*greedy.*fewer"):
         tune_first(table, right, np.ones(12, np.float32), 512, 0.1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(small_windows(SIZE), st.lists(st.integers(-2, 4), min_size=3, max_size=3))
+def test_a_ladder_is_each_limit_on_its_own(case: Case, limits: list[int]):
+    found = tune_ladder(*case[:3], case.samples, limits, budget=4)
+    assert found.shape == (3, case.errors.shape[1])
+    for limit, thresholds in zip(limits, found, strict=True):
+        if limit < 0:
+            assert not thresholds.any()
+            continue
+        live = evaluate_thresholds(*case.valid, thresholds)
+        best = brute_force(*case.valid, limit)
+        assert live.saving * case.samples == pytest.approx(best.saving, abs=1e-5)
+        assert round(live.disagreement * case.samples) <= limit
+
+
+@pytest.mark.parametrize("method", ["exact", "beam", "greedy", "greedy-artifact", "grid", "auto"])
+def test_a_ladder_of_any_method_is_its_tuning_at_each_limit(method):
+    window = typical_window(200, 3, seed=5)
+    found = tune_ladder(*window, 200, [0, 4, 2], method)
+    for limit, thresholds in zip((0, 4, 2), found, strict=True):
+        alone = tune_thresholds(*window, limit / 200, method)
+        both = [evaluate_thresholds(*window, t) for t in (thresholds, alone.thresholds)]
+        assert both[0].saving == pytest.approx(both[1].saving)
+        assert both[0].disagreement == both[1].disagreement <= limit / 200
+    assert tune_ladder(*window, 200, [], method).shape == (0, 3)
+
+
+def test_a_limit_above_the_budget_is_refused():
+    with pytest.raises(ConfigError, match="largest limit is 5, expected at most the budget, 4"):
+        tune_ladder(*typical_window(40, 2, seed=0), 40, [1, 5], budget=4)
+
+
+def test_one_program_serves_ladders_of_all_values(caplog: pytest.LogCaptureFixture):
+    window = typical_window(43, 2, seed=0)
+    tune_ladder(*window, 43, [0, 1, 2], budget=6)
+    with jax.log_compiles():
+        for limits in ([4, 5, 6], [-1, 6, 3], [0, 0, 0]):
+            tune_ladder(*window, 20, limits, budget=6)
+    assert not [r for r in caplog.records if "ladder" in r.getMessage()]

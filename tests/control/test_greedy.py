@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apparate_jax.control import greedy
 from apparate_jax.control.thresholds import (
     budget_for,
     evaluate_thresholds,
     tune_first,
+    tune_ladder,
     tune_thresholds,
 )
 from tests.control.cases import Case, small_windows, typical_window
@@ -75,10 +77,10 @@ def test_exact_is_never_below_greedy_on_whole_windows(ramps: int):
     gains = []
     for seed in range(12):
         window = typical_window(512, ramps, seed)
-        exact, greedy = (tune_thresholds(*window, 0.01, method) for method in ("exact", "greedy"))
-        assert max(exact.disagreement, greedy.disagreement) <= 5 / 512
-        assert exact.saving >= greedy.saving - 1e-5
-        gains.append(exact.saving / greedy.saving)
+        exact, climbed = (tune_thresholds(*window, 0.01, method) for method in ("exact", "greedy"))
+        assert max(exact.disagreement, climbed.disagreement) <= 5 / 512
+        assert exact.saving >= climbed.saving - 1e-5
+        gains.append(exact.saving / climbed.saving)
     assert np.mean(gains) > 1.0
 
 
@@ -103,3 +105,23 @@ def test_takes_the_ramp_that_saves_most():
     found = tune_thresholds(errors, agrees, [5.0, 1.0], 0.1, "greedy")
     assert found.saving == pytest.approx(5.0)
     assert found.thresholds[0] >= 0.1
+
+
+def test_the_artifact_steps_ten_times_finer():
+    # the wrong one at 0.306: 0.3 is the paper's last step below it, 0.306 + less than 0.001 theirs
+    errors = np.append(np.linspace(0.0, 0.305, 99), 0.306).astype(np.float32)[:, None]
+    agrees = np.append(np.ones(99, bool), False)[:, None]
+    paper, artifact = (
+        tune_thresholds(errors, agrees, [1.0], 0.0, method).thresholds[0]
+        for method in ("greedy", "greedy-artifact")
+    )
+    assert paper == pytest.approx(0.3, abs=1e-6)
+    assert 0.3055 < artifact <= 0.306
+    assert greedy.PAPER == (0.1, 0.01)
+    assert greedy.ARTIFACT == (0.01, 0.001)
+
+
+def test_below_zero_nobody_exits():
+    found = tune_ladder(*typical_window(64, 2, seed=0), 64, [-1, 2], "greedy")
+    assert found[0].tolist() == [0.0, 0.0]
+    assert found[1].any()

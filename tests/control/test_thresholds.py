@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from apparate_jax.control.thresholds import (
     budget_for,
+    evaluate_first,
     evaluate_thresholds,
     first_exits,
     oracle_saving,
@@ -79,6 +80,14 @@ def test_evaluation_counts_every_sample_once():
     assert found.saving == pytest.approx(gains.mean())
     right = np.append(agrees, np.ones((300, 1), bool), axis=1)[np.arange(300), exits]
     assert found.disagreement == pytest.approx((~right).mean())
+    shares = [(~right[exits == r]).mean() for r in range(3)]
+    np.testing.assert_allclose(found.wrong_shares, shares)
+
+    part = evaluate_first(errors, agrees, savings, 100, np.float32([0.1, 0.2, 0.0]))
+    same = evaluate_thresholds(errors[:100], agrees[:100], savings, [0.1, 0.2, 0.0])
+    assert part[:2] == same[:2]
+    np.testing.assert_array_equal(part.exit_counts, same.exit_counts)
+    assert part.wrong_shares[2] == 0.0
 
 
 def test_no_tuner_beats_the_oracle():
@@ -112,7 +121,7 @@ def test_tunes_on_the_host_whatever_the_default_device():
         ({"savings": np.ones((3, 2))}, "one per sample and ramp"),
         ({"max_disagreement": 1.5}, "max_disagreement is 1.5"),
         ({"max_disagreement": float("nan")}, "max_disagreement is nan"),
-        ({"method": "grid"}, "expected one of \\['exact', 'greedy'\\]"),
+        ({"method": "brute"}, "expected one of \\['exact', 'beam', .*'auto'\\]"),
     ],
 )
 def test_bad_input_says_what_was_expected(change: dict, message: str):

@@ -3,7 +3,8 @@
 Thresholds start at 0 with a step of 0.1 each. Every round tries one more step on each ramp alone
 and takes the ramp that saves most per accuracy lost; its step doubles. A ramp whose trial breaks
 the accuracy constraint has its step halved, down to 0.01 (Apparate, SOSP'24, section 3.2). The
-climb ends when every ramp is fully open, or breaks the constraint with its smallest step.
+climb ends when every ramp is fully open, or breaks the constraint with its smallest step. The
+authors' artifact starts at 0.01 and goes down to 0.001.
 
 The paper leaves open what a trial that loses no accuracy scores: here it counts as a loss of a
 millionth of an answer, so that such a trial wins over all others, the largest saving among them.
@@ -15,9 +16,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
-FIRST_STEP = 0.1
-SMALLEST_STEP = 0.01
 _NO_LOSS = 1e-6
+
+
+class Steps(NamedTuple):
+    """Step sizes of the climb, in units of the error.
+
+    Attributes:
+        first: Where every ramp starts.
+        smallest: Where halving ends.
+    """
+
+    first: float
+    smallest: float
+
+
+PAPER = Steps(0.1, 0.01)
+ARTIFACT = Steps(0.01, 0.001)
 
 
 class _Climb(NamedTuple):
@@ -35,6 +50,8 @@ def climb(
     savings: Float32[Array, " r"] | Float32[Array, "n r"],
     samples: Int32[Array, ""],
     limit: Int32[Array, ""],
+    first_step: float | Float32[Array, ""] = PAPER.first,
+    smallest_step: float | Float32[Array, ""] = PAPER.smallest,
 ) -> Float32[Array, " r"]:
     """Thresholds that the paper's search finds with at most ``limit`` wrong answers.
 
@@ -43,7 +60,9 @@ def climb(
         agrees: Whether the ramp's answer is the original's.
         savings: What an exit saves.
         samples: Only so many of the first rows count.
-        limit: Wrong answers allowed.
+        limit: Wrong answers allowed; below 0 nobody exits.
+        first_step: Step of every ramp at the start.
+        smallest_step: Where halving ends.
 
     Returns:
         One threshold per ramp.
@@ -70,8 +89,8 @@ def climb(
         best = jnp.argmax(score)
         taken = score[best] > -jnp.inf
         chosen = (jnp.arange(ramps) == best) & taken
-        halved = jnp.maximum(state.steps / 2, SMALLEST_STEP)
-        shrinks = can_rise & breaks & (state.steps > SMALLEST_STEP)
+        halved = jnp.maximum(state.steps / 2, smallest_step)
+        shrinks = can_rise & breaks & (state.steps > smallest_step)
         return _Climb(
             thresholds=jnp.where(chosen, raised, state.thresholds),
             steps=jnp.where(chosen, state.steps * 2, jnp.where(breaks, halved, state.steps)),
@@ -82,7 +101,7 @@ def climb(
 
     start = _Climb(
         thresholds=jnp.zeros(ramps, jnp.float32),
-        steps=jnp.full(ramps, FIRST_STEP, jnp.float32),
+        steps=jnp.full(ramps, first_step, jnp.float32),
         saving=jnp.zeros((), jnp.float32),
         wrong=jnp.zeros((), jnp.int32),
         climbing=jnp.ones((), bool),

@@ -1,4 +1,4 @@
-"""Threshold tuning: one interface for the exact search and the paper's greedy one.
+"""Threshold tuning: one interface for the exact search, beam, greedy and grid.
 
 An answer exits at ramp ``r`` when its error is strictly below ``thresholds[r]``; a threshold of 0
 never exits. The search maximises the latency saved subject to a budget of answers that differ from
@@ -10,17 +10,21 @@ searches run on the host's CPU, whatever device serves.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from apparate_jax.control import exact, greedy
+from apparate_jax.control import beam, exact, greedy, grid
 from apparate_jax.errors import ConfigError
 
-Method = Literal["exact", "greedy"]
-METHODS: tuple[Method, ...] = ("exact", "greedy")
+Method = Literal["exact", "beam", "greedy", "greedy-artifact", "grid", "auto"]
+METHODS: tuple[Method, ...] = ("exact", "beam", "greedy", "greedy-artifact", "grid", "auto")
+"""``exact`` is the optimum, ``beam`` near it where exact has too many candidates, ``auto`` exact
+where it fits and else beam; ``greedy`` is the paper's search, ``greedy-artifact`` the same with the
+steps of its artifact, ``grid`` its reference."""
 
 
 class Tuning(NamedTuple):
@@ -44,11 +48,13 @@ class Evaluation(NamedTuple):
         saving: Saved per sample, in the unit of the savings.
         disagreement: Share of samples whose answer differs from the original's.
         exit_counts: i64[R + 1], samples that leave at each ramp, and at the end.
+        wrong_shares: f64[R], share of the exits at each ramp that are wrong; 0 without exits.
     """
 
     saving: float
     disagreement: float
     exit_counts: NDArray[np.int64]
+    wrong_shares: NDArray[np.float64]
 
 
 def budget_for(max_disagreement: float, samples: int) -> int:
@@ -80,7 +86,7 @@ def tune_thresholds(
         agrees: bool[N, R], whether the ramp's answer is the original's.
         savings: f32[R] or f32[N, R], ms saved against not exiting; not increasing along the ramps.
         max_disagreement: Share of answers that may differ, 0..1.
-        method: ``"exact"`` (the optimum) or ``"greedy"`` (the paper's search).
+        method: One of :data:`METHODS`.
 
     Returns:
         Thresholds, saving per sample and disagreement on this window.
@@ -97,7 +103,7 @@ def tune_thresholds(
     >>> [round(float(t), 3) for t in tuning.thresholds], round(tuning.saving, 3)
     ([0.4], 3.333)
     """
-    table, right, gains = _checked(errors, agrees, savings)
+    table, right, gains = checked(errors, agrees, savings)
     return tune_first(table, right, gains, len(table), max_disagreement, method)
 
 
@@ -126,20 +132,52 @@ def tune_first(
     """
     if not 0.0 <= max_disagreement <= 1.0:
         raise ConfigError(f"max_disagreement is {max_disagreement}, expected a share, 0..1")
-    limit = np.int32(budget_for(max_disagreement, samples))
-    data = (errors, agrees, savings, np.int32(samples), limit)
-    with jax.default_device(_host()):
-        if method == "exact":
-            found = exact.search(*data, budget=budget_for(max_disagreement, len(errors)))
-        elif method == "greedy":
-            found = greedy.climb(*data)
-        else:
-            raise ConfigError(f"method is {method!r}, expected one of {list(METHODS)}")
-    thresholds = np.asarray(found)
-    rows = slice(samples)
-    gains = savings if savings.ndim == 1 else savings[rows]
-    saving, disagreement, _ = _evaluate(errors[rows], agrees[rows], gains, thresholds)
-    return Tuning(thresholds, saving, disagreement)
+    limits = (budget_for(max_disagreement, samples),)
+    budget = budget_for(max_disagreement, len(errors))
+    (thresholds,) = _search(errors, agrees, savings, samples, limits, method, budget)
+    found = evaluate_first(errors, agrees, savings, samples, thresholds)
+    return Tuning(thresholds, found.saving, found.disagreement)
+
+
+def tune_ladder(
+    errors: NDArray[np.float32],
+    agrees: NDArray[np.bool_],
+    savings: NDArray[np.float32],
+    samples: int,
+    limits: Sequence[int],
+    method: Method = "exact",
+    budget: int | None = None,
+) -> NDArray[np.float32]:
+    """Thresholds for several limits at once, of arrays known to be good.
+
+    The exact search shares nearly all of its work between the limits; other methods are called once
+    for each. How many programs are compiled does not depend on the limits' values.
+
+    Args:
+        errors: f32[N, R].
+        agrees: bool[N, R].
+        savings: f32[R] or f32[N, R].
+        samples: Rows that count.
+        limits: K numbers of wrong answers allowed; below 0 all thresholds are 0.
+        method: See :func:`tune_thresholds`.
+        budget: The largest limit that will be asked for; one program is compiled for each. The
+            largest of ``limits`` if None.
+
+    Returns:
+        f32[K, R].
+
+    Raises:
+        ConfigError: A limit above the budget, an unknown method, or too many candidates.
+
+    >>> data = (np.float32([[0.1], [0.2]]), np.array([[True], [False]]), np.float32([1.0]))
+    >>> tune_ladder(*data, samples=2, limits=(-1, 0, 1)).round(3).tolist()
+    [[0.0], [0.20000000298023224], [1.0]]
+    """
+    largest = max(0, *limits) if limits else 0
+    bound = largest if budget is None else budget
+    if largest > bound:
+        raise ConfigError(f"the largest limit is {largest}, expected at most the budget, {bound}")
+    return _search(errors, agrees, savings, samples, limits, method, bound)
 
 
 def evaluate_thresholds(
@@ -159,13 +197,26 @@ def evaluate_thresholds(
     >>> evaluate_thresholds([[0.1], [0.4]], [[True], [False]], [5.0], [0.2]).exit_counts
     array([1, 1])
     """
-    table, right, gains = _checked(errors, agrees, savings)
+    table, right, gains = checked(errors, agrees, savings)
     values = np.asarray(thresholds, np.float32)
     if values.shape != table.shape[1:]:
         raise ConfigError(
             f"thresholds have shape {values.shape}, expected [{table.shape[1]}]: one per ramp"
         )
     return _evaluate(table, right, gains, values)
+
+
+def evaluate_first(
+    errors: NDArray[np.float32],
+    agrees: NDArray[np.bool_],
+    savings: NDArray[np.float32],
+    samples: int,
+    thresholds: NDArray[np.float32],
+) -> Evaluation:
+    """As :func:`evaluate_thresholds` on the first ``samples`` rows, of arrays known to be good."""
+    rows = slice(samples)
+    gains = savings if savings.ndim == 1 else savings[rows]
+    return _evaluate(errors[rows], agrees[rows], gains, thresholds)
 
 
 def oracle_saving(agrees: ArrayLike, savings: ArrayLike) -> float:
@@ -182,7 +233,7 @@ def oracle_saving(agrees: ArrayLike, savings: ArrayLike) -> float:
     1.5
     """
     zeros = np.zeros(np.shape(agrees), np.float32)
-    table, right, gains = _checked(zeros, agrees, savings)
+    table, right, gains = checked(zeros, agrees, savings)
     exits = np.where(right.any(axis=1), right.argmax(axis=1), table.shape[1])
     return _mean_gain(gains, exits)
 
@@ -213,11 +264,13 @@ def _evaluate(
     samples, ramps = errors.shape
     exits = first_exits(errors, thresholds)
     early = np.flatnonzero(exits < ramps)
-    wrong = len(early) - int(np.count_nonzero(agrees[early, exits[early]]))
+    counts = np.bincount(exits, minlength=ramps + 1)
+    wrong = np.bincount(exits[early][~agrees[early, exits[early]]], minlength=ramps)
     return Evaluation(
         saving=_mean_gain(savings, exits),
-        disagreement=wrong / max(samples, 1),
-        exit_counts=np.bincount(exits, minlength=ramps + 1),
+        disagreement=int(wrong.sum()) / max(samples, 1),
+        exit_counts=counts,
+        wrong_shares=wrong / np.maximum(counts[:ramps], 1),
     )
 
 
@@ -230,14 +283,47 @@ def _mean_gain(savings: NDArray[np.float32], exits: NDArray[np.int64]) -> float:
     return float(gains.sum(dtype=np.float64)) / max(len(exits), 1)
 
 
-def _host() -> jax.Device:
+def _search(
+    errors: NDArray[np.float32],
+    agrees: NDArray[np.bool_],
+    savings: NDArray[np.float32],
+    samples: int,
+    limits: Sequence[int],
+    method: Method,
+    budget: int,
+) -> NDArray[np.float32]:
+    """Thresholds f32[K, R] for each limit, all of them at most ``budget``."""
+    ramps = errors.shape[1]
+    if method == "auto":
+        fits = exact.num_candidates(budget, ramps) <= exact.MAX_CANDIDATES
+        method = "exact" if fits else "beam"
+    data = (errors, agrees, savings, np.int32(samples))
+    allowed = np.asarray(limits, np.int32)
+    with jax.default_device(host()):
+        if method == "exact":
+            return np.asarray(exact.ladder(*data, allowed, budget=budget))
+        if method == "beam":
+            found = [beam.search(*data, limit, budget=budget) for limit in allowed]
+        elif method == "greedy":
+            found = [greedy.climb(*data, limit, *greedy.PAPER) for limit in allowed]
+        elif method == "greedy-artifact":
+            found = [greedy.climb(*data, limit, *greedy.ARTIFACT) for limit in allowed]
+        elif method == "grid":
+            found = [grid.scan(*data, limit) for limit in allowed]
+        else:
+            raise ConfigError(f"method is {method!r}, expected one of {list(METHODS)}")
+    return np.asarray(found, np.float32).reshape(len(allowed), ramps)
+
+
+def host() -> jax.Device:
     """The CPU: tuning must not queue behind batches on the device that serves."""
     return jax.local_devices(backend="cpu")[0]
 
 
-def _checked(
+def checked(
     errors: ArrayLike, agrees: ArrayLike, savings: ArrayLike
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+    """Errors, agreement and savings as arrays; a ConfigError unless they are a window."""
     table = np.asarray(errors, np.float32)
     right = np.asarray(agrees)
     gains = np.asarray(savings, np.float32)
