@@ -12,6 +12,7 @@ from apparate_jax.checkpoint import (
     is_checkpoint,
     load_checkpoint,
     save_checkpoint,
+    save_ramps,
 )
 from apparate_jax.core import InputSpec, Model
 from apparate_jax.errors import CheckpointError, ModelError
@@ -290,3 +291,46 @@ def test_sites_of_the_traced_model_are_compared(saved):
         check_sites(found, again[:1])
     with pytest.raises(CheckpointError, match="float16"):
         check_sites(found, (replace(again[0], dtype="float16"), again[1]))
+
+
+def files(path):
+    return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def test_new_ramps_take_the_models_files_over(copied):
+    before = load_checkpoint(copied)
+    inodes = {f.name: f.stat().st_ino for f in (copied / "params").rglob("*") if f.is_file()}
+    other = trained(6)
+    without_params = replace(before.model, params=None)
+    save_ramps(copied, replace(before, model=without_params, ramps=other.ramps, active=()))
+    found = load_checkpoint(copied)
+    assert_same_tree(found.model.params, before.model.params)
+    assert found.model.assets == before.model.assets
+    assert found.active == () and found.sites == before.sites
+    assert_same_tree([r.params for r in found.ramps], [r.params for r in other.ramps])
+    assert {
+        f.name: f.stat().st_ino for f in (copied / "params").rglob("*") if f.is_file()
+    } == inodes
+    assert [entry.name for entry in copied.parent.iterdir()] == [copied.name]
+
+
+def test_new_ramps_are_refused_by_a_checkpoint_that_was_replaced(copied):
+    read = load_checkpoint(copied)
+    save_checkpoint(copied, trained(6))
+    there = files(copied)
+    with pytest.raises(CheckpointError, match=r"replaced since: train them again"):
+        save_ramps(copied, read)
+    assert files(copied) == there
+
+
+def test_new_ramps_that_cannot_be_saved_leave_the_old_ones(copied, monkeypatch):
+    read, there = load_checkpoint(copied), files(copied)
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("apparate_jax.checkpoint.write_arrays", fail)
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        save_ramps(copied, read)
+    assert files(copied) == there
+    assert [entry.name for entry in copied.parent.iterdir()] == [copied.name]

@@ -1,8 +1,16 @@
+import shutil
+
 import ml_dtypes
 import numpy as np
 import pytest
 
-from apparate_jax.storage import left_behind, new_directory, read_arrays, write_arrays
+from apparate_jax.storage import (
+    left_behind,
+    link_files,
+    new_directory,
+    read_arrays,
+    write_arrays,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +78,20 @@ def test_arrays_are_written_in_parts_of_limited_size(tmp_path, monkeypatch):
     assert sorted(found) == sorted(name for name in arrays if name != "5-5")
     for name, array in found.items():
         np.testing.assert_array_equal(array, arrays[name], strict=True)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_linked_files_outlive_their_first_directory(tmp_path, monkeypatch, links):
+    (tmp_path / "old" / "deep").mkdir(parents=True)
+    (tmp_path / "old" / "deep" / "file").write_text("content")
+    if not links:
+
+        def refuse(*_):
+            raise OSError("no links here")
+
+        monkeypatch.setattr("os.link", refuse)
+    link_files(tmp_path / "old", tmp_path / "new")
+    shutil.rmtree(tmp_path / "old")
+    assert (tmp_path / "new" / "deep" / "file").read_text() == "content"
+    link_files(tmp_path / "old", tmp_path / "none")
+    assert not (tmp_path / "none").exists()

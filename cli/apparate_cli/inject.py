@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from apparate_cli import options
-from apparate_cli.memory import give_back
+from apparate_cli.memory import give_back, large_blocks_apart
 from apparate_cli.output import Output, phases, stderr
 from apparate_cli.sites import sites_json, sites_table
 from apparate_jax.checkpoint import Checkpoint, save_checkpoint
@@ -89,12 +89,15 @@ def inject(
             image_size=image_size,
             architecture=architecture,
         )
-        loaded = load_model(model, base=base, **given)
+        with large_blocks_apart():
+            loaded = load_model(model, base=base, **given)
         give_back()
         step(1, 3, "loaded")
         program = trace(loaded.apply, loaded.params, *loaded.example_inputs(TRACE_BATCH))
         step(2, 3, "traced")
-        save_checkpoint(out, Checkpoint(loaded, program.sites))
+        give_back()
+        with large_blocks_apart():
+            save_checkpoint(out, Checkpoint(loaded, program.sites))
         step(3, 3, "saved")
     if loaded.source.get("random_weights"):
         stderr().print(

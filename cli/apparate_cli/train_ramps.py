@@ -8,10 +8,10 @@ import typer
 
 from apparate_cli import options
 from apparate_cli.inject import TRACE_BATCH
-from apparate_cli.memory import give_back
+from apparate_cli.memory import give_back, large_blocks_apart
 from apparate_cli.output import Output, Step, phases
 from apparate_cli.sites import sites_json, sites_table
-from apparate_jax.checkpoint import load_checkpoint, save_checkpoint
+from apparate_jax.checkpoint import load_checkpoint, save_ramps
 from apparate_jax.control.initial import initial_sites
 from apparate_jax.data import load_data
 from apparate_jax.graph import trace
@@ -70,7 +70,8 @@ def train(
     )
     chosen = PlacementConfig(max_ramps=max_ramps, policy=placement)
     with phases() as phase:
-        loaded = load_checkpoint(checkpoint)
+        with large_blocks_apart():
+            loaded = load_checkpoint(checkpoint)
         give_back()
         model = loaded.model
         examples = load_data(
@@ -107,7 +108,8 @@ def train(
         validation=trained.validation,
     )
     give_back()
-    save_checkpoint(checkpoint, done)
+    with large_blocks_apart():
+        save_ramps(checkpoint, done)
     title = f"{model.name}: {len(trained.ramps)} ramps, trained on {trained.samples} examples"
     output.show(sites_table(title, program.sites, trained.ramps, active))
     output.show(

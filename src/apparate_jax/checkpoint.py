@@ -3,7 +3,8 @@
 Arrays are Orbax items (``params``, ``ramps``, ``validation``), small files of the model (a
 tokenizer) lie in ``assets``, and ``manifest.json`` describes them all
 (:mod:`apparate_jax.manifest`). A checkpoint is written beside its place and renamed when it is
-complete, so an interrupted write leaves the old one as it was. On reading, every file is compared
+complete, so an interrupted write leaves the old one as it was; new ramps for a checkpoint take the
+model's files over by links (:func:`save_ramps`). On reading, every file is compared
 with the manifest first, then the model is made again from its source and must have the parameters
 that were saved: a damaged checkpoint, or one of another model, is an error and never a half-loaded
 model.
@@ -25,13 +26,14 @@ import numpy as np
 
 from apparate_jax.core import ImagePreprocess, InputSpec, Model, Site
 from apparate_jax.errors import ApparateError, CheckpointError
-from apparate_jax.manifest import MANIFEST, as_json, read_manifest, write_manifest
+from apparate_jax.manifest import MANIFEST, as_json, fingerprint, read_manifest, write_manifest
 from apparate_jax.models.load import rebuild
 from apparate_jax.ramps.heads import HEAD_KINDS, HEAD_STYLES, PARAM_NAMES, Ramp
 from apparate_jax.ramps.train import Validation
 from apparate_jax.storage import (
     Arrays,
     left_behind,
+    link_files,
     new_directory,
     read_arrays,
     stream_arrays,
@@ -56,6 +58,7 @@ class Checkpoint:
         active: Sites whose ramps run at the start.
         training: Facts about the training, for people (JSON values).
         validation: What the ramps say about the samples that were held out in training.
+        read_from: Checksum of the manifest that it was read from, None for a new one.
     """
 
     model: Model
@@ -64,6 +67,7 @@ class Checkpoint:
     active: tuple[int, ...] = ()
     training: Mapping[str, Any] | None = None
     validation: Validation | None = None
+    read_from: str | None = None
 
     def __post_init__(self) -> None:
         trained = [ramp.site for ramp in self.ramps]
@@ -92,7 +96,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """
     target = Path(path).resolve()
     content = as_json(_describe(checkpoint))
-    arrays = _arrays(checkpoint)
+    leaves = jax.tree.leaves(checkpoint.model.params)
+    params = {"params": _in_host_memory({str(i): leaf for i, leaf in enumerate(leaves)})}
+    arrays = params | _trained_arrays(checkpoint)
     try:
         if target.exists() and not is_checkpoint(target) and not _is_empty(target):
             raise CheckpointError(
@@ -102,6 +108,40 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             for item, named in arrays.items():
                 write_arrays(made / item, named)
             _write_assets(made, checkpoint.model.assets)
+            write_manifest(made, content)
+    except OSError as error:
+        raise CheckpointError(f"cannot write the checkpoint {target}: {error}") from error
+
+
+def save_ramps(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Replace the ramps of a checkpoint, and what belongs to them; its model stays as it is.
+
+    The model's files are linked into the new directory, not written again: the parameters of
+    ``checkpoint.model`` are not looked at and need not be in memory any more.
+
+    Args:
+        path: The directory that the checkpoint was read from.
+        checkpoint: With the new ramps.
+
+    Raises:
+        CheckpointError: What is there is damaged or not what the checkpoint was read from, or the
+            new one cannot be written.
+    """
+    target = Path(path).resolve()
+    saved = read_manifest(target)
+    if fingerprint(saved) != checkpoint.read_from:
+        raise CheckpointError(
+            f"the checkpoint {target} is not the one that the ramps were trained for, it was "
+            "replaced since: train them again"
+        )
+    content = as_json({**_without_files(saved), **_versions(), **_describe_ramps(checkpoint)})
+    arrays = _trained_arrays(checkpoint)
+    try:
+        with new_directory(target) as made:
+            for kept in ("params", ASSETS):
+                link_files(target / kept, made / kept)
+            for item, named in arrays.items():
+                write_arrays(made / item, named)
             write_manifest(made, content)
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {target}: {error}") from error
@@ -138,6 +178,7 @@ def load_checkpoint(path: str | Path, *, rebuild_model: Rebuild = rebuild) -> Ch
             active=tuple(content["active"]),
             training=content["training"],
             validation=_load_validation(root, content["validation"]),
+            read_from=fingerprint(content),
         )
     except CheckpointError:
         raise
@@ -176,8 +217,7 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Everything but the arrays."""
     model = checkpoint.model
     return {
-        "apparate_jax": version("apparate-jax"),
-        "jax": jax.__version__,
+        **_versions(),
         "model": {
             "name": model.name,
             "inputs": [asdict(spec) for spec in model.inputs],
@@ -191,6 +231,20 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
             "params": _describe_params(model.params),
         },
         "sites": [asdict(site) for site in checkpoint.sites],
+        **_describe_ramps(checkpoint),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {"apparate_jax": version("apparate-jax"), "jax": jax.__version__}
+
+
+def _without_files(saved: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in saved.items() if name not in ("format", "files")}
+
+
+def _describe_ramps(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
         "ramps": [{k: getattr(ramp, k) for k in _RAMP_FACTS} for ramp in checkpoint.ramps],
         "active": list(checkpoint.active),
         "training": checkpoint.training,
@@ -211,19 +265,20 @@ def _describe_params(params: Any) -> list[list[Any]]:
         ) from error
 
 
-def _arrays(checkpoint: Checkpoint) -> dict[str, Arrays]:
-    """Orbax items by name; parameters under their positions, whatever the pytree."""
-    items = {"params": {str(i): x for i, x in enumerate(jax.tree.leaves(checkpoint.model.params))}}
+def _trained_arrays(checkpoint: Checkpoint) -> dict[str, Arrays]:
+    """Orbax items by name: the ramps, and what they say about held-out samples."""
+    items: dict[str, dict[str, Any]] = {}
     for ramp in checkpoint.ramps:
         named = {f"{ramp.site}_{name}": value for name, value in ramp.params.items()}
         items.setdefault("ramps", {}).update(named)
     if checkpoint.validation is not None:
         items["validation"] = {k: getattr(checkpoint.validation, k) for k in _VALIDATION}
+    return {item: _in_host_memory(named) for item, named in items.items()}
+
+
+def _in_host_memory(named: Mapping[str, Any]) -> Arrays:
     try:
-        return {
-            item: {name: np.asarray(value) for name, value in arrays.items()}
-            for item, arrays in items.items()
-        }
+        return {name: np.asarray(value) for name, value in named.items()}
     except TypeError as error:
         raise CheckpointError(
             f"a parameter cannot be saved ({error}): keep random keys out of the parameters"

@@ -77,6 +77,11 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return plain
 
 
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """What tells the content of one manifest from that of another, with the files that it lists."""
+    return _checksum(as_json(content))
+
+
 def sync(path: Path) -> None:
     """Wait until a file or directory is on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -20,7 +20,7 @@ from apparate_jax.manifest import sync
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-PART_BYTES = 16 * 2**20
+PART_BYTES = 4 * 2**20
 """Size of an Orbax item, unless one array is larger."""
 
 
@@ -80,6 +80,22 @@ def stream_arrays(path: Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
                 whole[first : first + len(array)] = array
                 if first + len(array) == count:
                     yield name, whole
+
+
+def link_files(source: Path, target: Path) -> None:
+    """The files of a directory in another one, without a second copy where the disk can do that.
+
+    Both have them: removing one directory leaves the other whole. Does nothing without a source.
+    """
+    if source.exists():
+        shutil.copytree(source, target, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copy2(source, target)
 
 
 @contextlib.contextmanager

@@ -62,17 +62,22 @@ class Fitted(NamedTuple):
         at = group.members.index(ramp)
         raw = self.features.pooled[ramp][rows]
         values = (raw - group.mean[at]) * group.inverse_std[at]
-        own = {name: value[at : at + 1] for name, value in params.items()}
-        return _logits(own, values[None], self.style)[0]
+        # Cut by NumPy: JAX compiles a program for every position.
+        own = {name: np.asarray(value)[at : at + 1] for name, value in params.items()}
+        return _compiled_logits(own, values[None], self.style)[0]
 
     def folded(self, temperatures: Float[Array, " ramps"]) -> list[Params]:
         """The parameters of each ramp, for raw features and calibrated."""
         found: dict[int, Params] = {}
         for group, params in self.groups:
             heat = temperatures[np.asarray(group.members)]
-            ready = fold(params, jnp.asarray(group.mean), jnp.asarray(group.inverse_std), heat)
+            ready = jax.device_get(
+                _compiled_fold(
+                    params, jnp.asarray(group.mean), jnp.asarray(group.inverse_std), heat
+                )
+            )
             for row, position in enumerate(group.members):
-                found[position] = {name: value[row] for name, value in ready.items()}
+                found[position] = {name: jnp.asarray(value[row]) for name, value in ready.items()}
         return [found[position] for position in sorted(found)]
 
 
@@ -170,6 +175,10 @@ def _logits(params: Params, features: Any, style: str) -> jax.Array:
         hidden = jnp.einsum("rnw,rwu->rnu", features, params["hidden_kernel"])
         features = head_style(style).activation(hidden + params["hidden_bias"][:, None])
     return jnp.einsum("rnw,rwc->rnc", features, params["kernel"]) + params["bias"][:, None]
+
+
+_compiled_logits = jax.jit(_logits, static_argnums=2)
+_compiled_fold = jax.jit(fold)
 
 
 def _targets(config: TrainConfig, logits: jax.Array) -> jax.Array:

@@ -35,6 +35,9 @@ from apparate_jax.ramps.heads import HEAD_KINDS, Ramp, choose_kind
 __all__ = ["TrainConfig", "TrainedRamps", "Validation", "fit_ramps", "head_kinds", "train_ramps"]
 
 
+_compiled_error = jax.jit(answer_error)
+
+
 @dataclass(frozen=True, slots=True)
 class Validation:
     """What ramps say about the held-out samples: V samples, R ramps.
@@ -206,11 +209,11 @@ def _calibrated(
     """
     temperatures, errors, predictions = [], [], []
     for ramp in range(len(fitted.features.sites)):
-        logits = fitted.logits(ramp, rows)
-        temperature = fit_temperatures(logits[None], jnp.asarray(labels))
+        logits = np.asarray(fitted.logits(ramp, rows))
+        temperature = np.asarray(fit_temperatures(logits[None], labels))
         temperatures.append(temperature)
-        errors.append(np.asarray(answer_error(logits / temperature)))
-        predictions.append(np.asarray(logits.argmax(axis=-1), np.int32))
+        errors.append(np.asarray(_compiled_error(logits / temperature)))
+        predictions.append(logits.argmax(axis=-1).astype(np.int32))
     validation = Validation(
         sites=fitted.features.sites,
         rows=rows,
@@ -218,7 +221,7 @@ def _calibrated(
         predictions=np.stack(predictions, axis=1),
         labels=labels,
     )
-    return jnp.concatenate(temperatures), validation
+    return jnp.asarray(np.concatenate(temperatures)), validation
 
 
 def _split(count: int, config: TrainConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
