@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from apparate_jax.control.controller import ControlConfig
+from apparate_jax.control.config import ControlConfig
 from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.placement import PlacementConfig
 from apparate_jax.serve.service import ServiceConfig

@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 
-from apparate_jax.bench.live import Answers, Decisions, LiveResult, Round
+from apparate_jax.bench.comparison import Answers, Comparison, Decisions, Round
+from apparate_jax.bench.recording import Part, Recording
 from apparate_jax.checkpoint import Checkpoint
-from apparate_jax.control.controller import ControlConfig
+from apparate_jax.control import ControlConfig
 from apparate_jax.core import ExitPlan, InputSpec, Profile, ShapeProfile
 from apparate_jax.data import ArrayDataset
 from apparate_jax.graph import trace
@@ -64,7 +65,7 @@ def config(batch_sizes=(1, 2, 4), queue_size=1024, accuracy=0.7):
     return ServiceConfig(
         batch_sizes=batch_sizes,
         engine=EngineConfig(queue_size=queue_size),
-        control=ControlConfig(accuracy=accuracy, window=256, tune_every=32, min_samples=64),
+        control=ControlConfig(accuracy=accuracy, window=256, tune_every=32),
         placement=PlacementConfig(ramp_budget=100.0),
     )
 
@@ -108,4 +109,44 @@ def result():
     )
     outside = answers([50] * 8, [2] * 8)
     plan = ExitPlan((0, 1), (0.25, 0.0))
-    return LiveResult(rounds, 40.0, plan, Decisions(tunings=3, stops=1), outside)
+    return Comparison(rounds, 40.0, plan, Decisions(tunings=3, stops=1), outside)
+
+
+SITES = ("near", "middle", "far")
+STREAM = Profile(
+    device="paper",
+    jax_version="0",
+    sites=(0, 2),
+    shapes=(
+        ShapeProfile(1, 10.0, 11.0, (3.0, 8.0), (2.0, 5.0, 7.0), (0.2, 0.2, 0.2), 3.0),
+        ShapeProfile(2, 16.0, 18.0, (5.0, 13.0), (3.0, 8.0, 11.0), (0.3, 0.3, 0.3), 5.0),
+        ShapeProfile(4, 20.0, 24.0, (6.0, 18.0), (4.0, 10.0, 14.0), (0.4, 0.4, 0.4), 6.0),
+    ),
+)
+
+
+def recording(rows=40, seed=0, **changed):
+    """A stream of three sites with a ramp each, the first and last of them profiled.
+
+    Ramps are the surer, and the more often right, the deeper they lie.
+    """
+    rng = np.random.default_rng(seed)
+    final = rng.integers(0, 3, rows).astype(np.int32)
+    errors = (rng.uniform(0, 0.9, (rows, 3)) / (1, 2, 4)).astype(np.float32)
+    wrong = rng.uniform(size=(rows, 3)) < errors / 2
+    made = {
+        "model": "paper",
+        "workload": "stream.csv",
+        "site_names": SITES,
+        "depths": (0.2, 0.5, 0.7),
+        "ramps": (0, 1, 2),
+        "errors": errors,
+        "predictions": np.where(wrong, (final[:, None] + 1) % 3, final[:, None]).astype(np.int32),
+        "final_predictions": final,
+        "profile": STREAM,
+        "device": "paper",
+        "jax_version": "0",
+        "parts": (Part("stream.csv", 0),),
+        "labels": final,
+    }
+    return Recording(**{**made, **changed})

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apparate_jax.control.controller import ControlConfig
+from apparate_jax.control.adjust import BUDGET_FRAC
+from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.initial import ASSUMED_COST, initial_sites
 from apparate_jax.control.thresholds import tune_thresholds
 from apparate_jax.core import Site
@@ -52,7 +53,7 @@ def saving(held_out, columns, control=CONTROL):
         held_out.errors[:, columns],
         held_out.agrees[:, columns],
         gains,
-        control.tuned_disagreement,
+        BUDGET_FRAC * control.max_disagreement,
         control.method,
     )
     return float(tuned.saving) - ASSUMED_COST * len(columns)

@@ -1,11 +1,12 @@
 """Feedback: records in order on a thread of its own, plans taken up, failures that close exits."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from apparate_jax.control.controller import Controller, Info
+from apparate_jax.control.interface import Controller, Info
 from apparate_jax.core import BatchRecord, ExitPlan
 from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.feedback import Feedback
@@ -44,10 +45,10 @@ def deciding(plans):
     def update(state, observation):
         return plans[min(state, len(plans) - 1)], state + 1, Info(events=(str(state),))
 
-    return Controller(init=lambda: 0, update=update)
+    return Controller(init=lambda: 0, update=update, plan=lambda _: plans[0])
 
 
-def test_plans_are_taken_up_and_told_once_each(programs):
+def test_plans_are_taken_up_and_told_in_order(programs):
     told = []
     thread = []
 
@@ -61,8 +62,7 @@ def test_plans_are_taken_up_and_told_once_each(programs):
     for number in range(4):
         feedback.observe(record(number))
     feedback.close()
-    # A decision that changes nothing is not told.
-    assert told == [(OPEN, ("1",)), (CLOSED, ("3",))]
+    assert told == [(plan, (str(i),)) for i, plan in enumerate([CLOSED, OPEN, OPEN, CLOSED])]
     assert engine.plan == CLOSED
     assert threading.current_thread() not in thread and not thread[0].is_alive()
 
@@ -74,7 +74,7 @@ def test_what_was_observed_before_is_decided_on_in_order(programs):
         seen.append(round(float(observation.errors[0, 0]) * 100))
         return CLOSED, state, Info()
 
-    feedback = Feedback(Controller(init=lambda: None, update=update))
+    feedback = Feedback(Controller(init=lambda: None, update=update, plan=lambda _: CLOSED))
     for number in range(20):
         feedback.observe(record(number))
     assert seen == [], "nothing is decided before it is attached"
@@ -83,16 +83,39 @@ def test_what_was_observed_before_is_decided_on_in_order(programs):
     assert seen == list(range(20)), "close finishes what was observed"
 
 
-def test_batches_of_other_ramps_are_left_out(programs):
-    feedback = Feedback(deciding([CLOSED, OPEN]))
+def test_the_first_plan_and_every_cap_are_taken_up_but_only_decisions_told(programs):
+    plans = [replace(OPEN, exit_cap=cap) for cap in range(4)]
+
+    def update(state, observation):
+        return plans[state], state + 1, Info()
+
+    told = []
+    controller = Controller(init=lambda: 1, update=update, plan=lambda _: plans[0])
+    feedback = Feedback(controller, lambda plan, info: told.append(plan))
+    engine = Engine(programs, plan=CLOSED)
+    feedback.attach(engine)
+    for _ in range(3):
+        feedback.observe(record())
+    feedback.close()
+    assert engine.plan == plans[3]
+    assert told == [], "nothing was decided: the cap moves with every batch"
+
+
+def test_another_set_of_ramps_is_told(programs):
+    other = ExitPlan.closed((1,))
+
+    def update(state, observation):
+        return other, state, Info()
+
+    told = []
+    controller = Controller(init=lambda: None, update=update, plan=lambda _: CLOSED)
+    feedback = Feedback(controller, lambda plan, info: told.append(plan))
     engine = Engine(programs, plan=CLOSED)
     feedback.attach(engine)
     feedback.observe(record())
-    for _ in range(5):
-        feedback.observe(record(sites=(1,)))
-        feedback.observe(record(sites=()))
+    feedback.observe(record(sites=()))
     feedback.close()
-    assert engine.plan == CLOSED, "the second decision would have opened the ramps"
+    assert engine.plan == other and told == [other]
 
 
 def test_observing_never_waits(programs):
@@ -103,7 +126,7 @@ def test_observing_never_waits(programs):
         assert go_on.wait(30)
         return OPEN, state, Info()
 
-    feedback = Feedback(Controller(init=lambda: None, update=update))
+    feedback = Feedback(Controller(init=lambda: None, update=update, plan=lambda _: CLOSED))
     engine = Engine(programs, plan=CLOSED)
     feedback.attach(engine)
     feedback.observe(record())

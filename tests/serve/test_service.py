@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from apparate_jax.checkpoint import Checkpoint
-from apparate_jax.control.controller import ControlConfig, Controller
+from apparate_jax.control import ControlConfig, Controller
 from apparate_jax.core import FINAL, ExitPlan
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace
@@ -26,7 +26,7 @@ def _checkpoint() -> Checkpoint:
 
 
 def _config(ramp_budget: float) -> ServiceConfig:
-    control = ControlConfig(window=256, tune_every=32, min_samples=64)
+    control = ControlConfig(window=256, tune_every=32)
     placement = PlacementConfig(ramp_budget=ramp_budget)
     return ServiceConfig(batch_sizes=(1, 4), control=control, placement=placement)
 
@@ -83,7 +83,7 @@ def test_a_controller_that_fails_closes_all_exits(caplog):
     def fail(state, observation):
         raise ValueError("no idea")
 
-    feedback = Feedback(Controller(init=lambda: None, update=fail))
+    feedback = Feedback(Controller(init=lambda: None, update=fail, plan=lambda _: plan))
     plan = ExitPlan((0, 1), (1.0, 1.0))
     with Engine(made, plan=plan, observer=feedback.observe) as engine:
         feedback.attach(engine)

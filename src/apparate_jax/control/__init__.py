@@ -1,13 +1,8 @@
 """Threshold tuning and the controller that applies it to live feedback."""
 
-from apparate_jax.control.controller import (
-    ControlConfig,
-    Controller,
-    Info,
-    Observation,
-    State,
-    make_controller,
-)
+from apparate_jax.control.config import ControlConfig
+from apparate_jax.control.controller import State, make_controller
+from apparate_jax.control.interface import Controller, Info, Observation, Shadow
 from apparate_jax.control.thresholds import (
     Evaluation,
     Tuning,
@@ -22,6 +17,7 @@ __all__ = [
     "Evaluation",
     "Info",
     "Observation",
+    "Shadow",
     "State",
     "Tuning",
     "evaluate_thresholds",

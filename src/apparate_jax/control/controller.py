@@ -1,298 +1,285 @@
-"""The controller: from what was observed to the thresholds in force. A pure function.
+"""The controller: thresholds and active ramps from the feedback on every answer, under a guard.
 
-``init() -> State`` and ``update(state, observation) -> (plan, state, info)``: no clock, no threads,
-no randomness, so that the live engine, a replay and the tests drive the same code. Further policies
-(a guard, adjustment of the active set) wrap a controller and are controllers themselves.
+Three parts, each pure, and none sees a clock. The **tuner** finds thresholds on the last samples,
+for a ladder of budgets. The **guard** (:mod:`apparate_jax.control.guard`) says before each batch
+which step of the ladder is in force and how many early answers may be unchecked. The **adjuster**
+(:mod:`apparate_jax.control.adjust`) chooses the active set on shadow batches.
 
-Every input runs to the original model's answer, so each completed batch is full feedback.
-Thresholds start at 0 and stay there for ``min_samples``, then they are tuned on the window every
-``tune_every`` samples. Between tunings the wrong answers that were released are counted. Once they
-are more than the constraint allows in ``tune_every`` samples, every ramp with a larger share of
-wrong exits than the constraint allows **stops in that very decision**: its threshold is 0. Tuning,
-which may open it again, follows ``cooldown`` samples later, with those in the window. Counts start
-anew with every tuning, and only answers that the thresholds in force would let out again count, so
-the past does not stop a ramp twice.
+A ramp whose wrong exits are more than planned (:mod:`apparate_jax.control.drift`) **stops in that
+very decision**: its threshold is 0 at every step. The past is forgotten up to where it went bad,
+and tuning, which may open it again, follows ``cooldown`` samples later on what is left; a fresh
+window is trusted by its Clopper-Pearson bound only.
 
-Sharp edges: the first tuning compiles the exact search, so :func:`make_controller` does it ahead.
-An observation belongs to the controller's own sites; what is still in flight of another set has to
-be left out by the caller.
+What ramp training held out is the first feedback: answers may leave early from the first batch on.
+
+Sharp edges: the first tuning compiles the search, so :func:`make_controller` does it ahead. A batch
+that ran with another set of ramps counts for the guard and says nothing to the tuner.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apparate_jax.control import adjust, bounds, drift, guard, ladder, paper
 from apparate_jax.control import window as windows
-from apparate_jax.control.thresholds import (
-    METHODS,
-    Method,
-    Tuning,
-    budget_for,
-    check_savings,
-    first_exits,
-    tune_first,
-)
-from apparate_jax.core import BatchRecord, ExitPlan
+from apparate_jax.control.config import ControlConfig
+from apparate_jax.control.interface import Controller, Info, Observation
+from apparate_jax.control.latency import LatencyModel
+from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError
+from apparate_jax.ramps.placement import PlacementConfig
+from apparate_jax.ramps.train import Validation
 
-
-@dataclass(frozen=True, slots=True)
-class ControlConfig:
-    """Settings of the controller.
-
-    Attributes:
-        accuracy: Share of answers that must equal the original model's.
-        window: Samples that thresholds are tuned on.
-        tune_every: Samples between tunings.
-        min_samples: Samples before the first tuning; nothing exits until then.
-        cooldown: Samples between a ramp's stop and the tuning that may open it again.
-        budget_frac: Share of the allowed wrong answers that tuning may spend on the window. What is
-            tuned to the limit on one window is too bold on the next.
-        method: Threshold search.
-    """
-
-    accuracy: float = 0.99
-    window: int = 2048
-    tune_every: int = 128
-    min_samples: int = 256
-    cooldown: int = 32
-    budget_frac: float = 0.5
-    method: Method = "exact"
-
-    def __post_init__(self) -> None:
-        for name in ("accuracy", "budget_frac"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"{name} is {value}, expected a share, 0..1")
-        for name in ("tune_every", "min_samples", "cooldown"):
-            value = getattr(self, name)
-            if not 1 <= value <= self.window:
-                raise ConfigError(
-                    f"{name} is {value}, expected 1 to the window's {self.window} samples"
-                )
-        if self.method not in METHODS:
-            raise ConfigError(f"method is {self.method!r}, expected one of {list(METHODS)}")
-
-    @property
-    def max_disagreement(self) -> float:
-        """Share of answers that may differ from the original's."""
-        return 1.0 - self.accuracy
-
-    @property
-    def tuned_disagreement(self) -> float:
-        """Share of the window's answers that may differ when thresholds are tuned."""
-        return self.budget_frac * self.max_disagreement
-
-
-class Observation(NamedTuple):
-    """Feedback of one completed batch of ``n`` inputs.
-
-    Attributes:
-        sites: The R active sites that it ran with.
-        errors: f32[n, R], 0..1, or NaN where a ramp has no answer.
-        agrees: bool[n, R], whether the ramp's answer is the original's.
-        exits: i32[n], position of the ramp that answered, R for the original model.
-    """
-
-    sites: tuple[int, ...]
-    errors: NDArray[np.float32]
-    agrees: NDArray[np.bool_]
-    exits: NDArray[np.int32]
-
-    @staticmethod
-    def of(record: BatchRecord) -> "Observation":
-        """What a batch's record says."""
-        return Observation(record.sites, record.errors, record.agrees, record.exits)
+__all__ = ["ControlConfig", "State", "make_controller"]
 
 
 class State(NamedTuple):
-    """What the controller remembers; a pytree.
+    """What the controller remembers.
 
     Attributes:
         sites: Active sites, R of them.
-        window: Feedback of the last samples.
-        thresholds: In force, one per active ramp.
-        since: Samples since the last tuning.
+        window: Feedback of the last samples at the active ramps.
+        ladder: Thresholds for every budget, from the last tuning.
+        step: Step of the ladder in force.
+        open: Ramps that may exit; the others were stopped.
         due_in: Samples until the next tuning.
-        exits: i64[R], exits since the last tuning.
-        wrong: i64[R], wrong ones among them.
+        drift: Evidence against each ramp.
+        guard: Credit and levels.
+        shadow: Feedback of shadow batches and what is known of other sets; None if the set is
+            fixed.
     """
 
     sites: tuple[int, ...]
     window: windows.Window
-    thresholds: tuple[float, ...]
-    since: int
+    ladder: ladder.Ladder
+    step: int
+    open: tuple[bool, ...]
     due_in: int
-    exits: NDArray[np.int64]
-    wrong: NDArray[np.int64]
-
-    @property
-    def plan(self) -> ExitPlan:
-        """The decision that is in force."""
-        return ExitPlan(self.sites, self.thresholds)
-
-
-class Info(NamedTuple):
-    """What a decision rests on; for people and metrics, never fed back.
-
-    Attributes:
-        tuning: The tuning that was done, if any.
-        stopped: Positions of ramps that stopped exiting because of wrong answers.
-        events: What happened, in words.
-    """
-
-    tuning: Tuning | None = None
-    stopped: tuple[int, ...] = ()
-    events: tuple[str, ...] = ()
-
-
-class Controller(NamedTuple):
-    """A policy: ``init() -> State``, ``update(state, observation) -> (plan, state, info)``."""
-
-    init: Callable[[], State]
-    update: Callable[[State, Observation], tuple[ExitPlan, State, Info]]
+    drift: drift.Drift
+    guard: guard.Guard
+    shadow: adjust.Shadows | None
 
 
 def make_controller(
-    config: ControlConfig, sites: Sequence[int], savings_ms: Sequence[float]
+    config: ControlConfig,
+    sites: Sequence[int],
+    latency: LatencyModel,
+    *,
+    validation: Validation | None = None,
+    placement: PlacementConfig | None = None,
+    num_bytes: Mapping[int, int] | None = None,
 ) -> Controller:
-    """The controller that tunes thresholds of a fixed set of ramps.
-
-    Compiles the search, so that nothing is compiled while serving.
+    """The controller of a set of ramps; compiles its searches, so that nothing compiles later.
 
     Args:
-        config: Settings.
-        sites: Active sites.
-        savings_ms: What an exit at each of them saves, from the profile.
+        config: Settings; ``config.policy`` says which controller it is.
+        sites: Active sites at the start.
+        latency: What any set of ramps costs and saves.
+        validation: What all trained ramps said about held-out samples: the first feedback.
+            Without it nothing exits until enough answers were seen, and the set is fixed.
+        placement: Budgets of the ramps, for policies that change the set.
+        num_bytes: Memory of each site's ramp; not counted if None.
 
     Raises:
-        ConfigError: If there is not one saving per site, or they increase along the sites, or there
-            are too many ways to share the budget.
+        ConfigError: An active site has no trained ramp, or the search refuses the sizes.
     """
     active = tuple(sites)
-    gains = np.asarray(savings_ms, np.float32)
-    check_savings(gains, (config.window, len(active)))
+    budgets = placement or PlacementConfig()
+    if validation is not None and not set(active) <= set(validation.sites):
+        raise ConfigError(
+            f"active sites {list(active)}, but trained ramps are at {list(validation.sites)}"
+        )
+    if config.policy in paper.PRESETS:
+        trained = active if validation is None else validation.sites
+        return paper.make_controller(config, active, trained, latency, budgets)
+    options = None
+    if config.policy == "exact" and validation is not None and config.shadow_every:
+        options = adjust.make_options(config, validation, latency, budgets, num_bytes)
+    init = partial(_init, config, active, latency, validation, options)
+    init()
+    return Controller(init, partial(_update, config, latency, options), partial(_plan, config))
 
-    def init() -> State:
-        zeros = np.zeros(len(active), np.int64)
-        window = windows.init(config.window, len(active))
-        closed = (0.0,) * len(active)
-        return State(active, window, closed, 0, config.min_samples, zeros, zeros)
 
-    def update(state: State, observation: Observation) -> tuple[ExitPlan, State, Info]:
-        state, info = observe(config, state, observation)
-        if active and state.due_in <= 0:
-            state, info = tune(config, gains, state)
-        return state.plan, state, info
+def _init(
+    config: ControlConfig,
+    sites: tuple[int, ...],
+    latency: LatencyModel,
+    validation: Validation | None,
+    options: adjust.Options | None,
+) -> State:
+    window = windows.init(config.samples, len(sites))
+    if validation is not None:
+        columns = [validation.sites.index(site) for site in sites]
+        rows = windows.Rows(
+            validation.errors[:, columns], validation.agrees[:, columns], latency.batches[0]
+        )
+        window = windows.push(window, rows)
+    state = State(
+        sites,
+        window,
+        ladder.closed(len(sites)),
+        0,
+        (True,) * len(sites),
+        config.tune_every,
+        drift.start((0.0,) * len(sites)),
+        guard.Guard(config.max_disagreement, config.promise),
+        None if options is None else adjust.start(config, options),
+    )
+    return _tune(config, latency, state)[0]
 
-    if active:
-        tune(config, gains, init())
-    return Controller(init, update)
+
+def _plan(config: ControlConfig, state: State) -> ExitPlan:
+    """The decision that is in force."""
+    thresholds = state.ladder.thresholds[state.step]
+    return ExitPlan(
+        state.sites,
+        tuple(t if ok else 0.0 for t, ok in zip(thresholds, state.open, strict=True)),
+        guard.exit_cap(state.guard),
+        config.shadow_every if state.shadow is not None else 0,
+    )
+
+
+def _update(
+    config: ControlConfig,
+    latency: LatencyModel,
+    options: adjust.Options | None,
+    state: State,
+    observation: Observation,
+) -> tuple[ExitPlan, State, Info]:
+    state, info = observe(config, state, observation)
+    if state.shadow is not None and options is not None:
+        state, changed = _adjust(config, latency, options, state)
+        info = info._replace(events=info.events + changed)
+    if state.sites and state.due_in <= 0:
+        state, info = _tune(config, latency, state, info)
+    state = state._replace(step=ladder.step_for(guard.level(state.guard)))
+    return _plan(config, state), state, info
 
 
 def observe(config: ControlConfig, state: State, observation: Observation) -> tuple[State, Info]:
-    """Take in the feedback of a batch and stop ramps that violate the constraint; no tuning.
+    """Take in the feedback of a batch and stop ramps that went bad; no tuning. Microseconds.
 
     Raises:
-        ConfigError: The observation is of other sites, or its arrays do not fit.
+        ConfigError: Exits that are no positions of the batch's ramps, or shapes that do not fit.
     """
-    _check(state, observation)
-    _, errors, agrees, exits = observation
-    window = windows.push(state.window, errors, agrees, exits)
-    ramps = len(state.sites)
-    rows = np.flatnonzero((exits < ramps) & (exits == first_exits(errors, state.thresholds)))
+    exits, right, wrong_rows = _early(observation)
+    samples = len(observation.exits)
+    checked = guard.observe(state.guard, samples, len(exits), wrong_rows)
+    if observation.lost:
+        lost = observation.lost
+        checked = guard.observe(checked, lost, lost, list(range(lost)))
+    state = state._replace(guard=checked)
+    if state.shadow is not None:
+        state = state._replace(shadow=adjust.observe(state.shadow, observation))
+    if observation.sites != state.sites or not state.sites:
+        return state, Info()
+    rows = windows.Rows(observation.errors, observation.agrees, observation.shape)
+    state = state._replace(
+        window=windows.push(state.window, rows),
+        due_in=state.due_in - samples,
+        drift=drift.observe(state.drift, exits, right, samples),
+    )
+    bad = tuple(r for r in drift.alarms(state.drift) if state.open[r])
+    return _stop(config, state, bad) if bad else (state, Info())
+
+
+def _early(observation: Observation) -> tuple[list[int], list[bool], list[int]]:
+    """Ramp of each early answer, whether it was right, and the rows of the wrong ones."""
+    exits, ramps = observation.exits, len(observation.sites)
+    shape = (len(exits), ramps)
+    if observation.errors.shape != shape or observation.agrees.shape != shape:
+        raise ConfigError(
+            f"errors {list(observation.errors.shape)} and agrees "
+            f"{list(observation.agrees.shape)} of {ramps} ramps, expected {list(shape)}"
+        )
+    if exits.size and not 0 <= exits.min() <= exits.max() <= ramps:
+        raise ConfigError(f"exits are {exits.min()}..{exits.max()}, expected positions 0..{ramps}")
+    rows = (exits < ramps).nonzero()[0]
     at = exits[rows]
-    wrong_at = at[~agrees[rows, at]]
+    right = observation.agrees[rows, at]
+    return at.tolist(), right.tolist(), rows[~right].tolist()
+
+
+def _stop(config: ControlConfig, state: State, bad: tuple[int, ...]) -> tuple[State, Info]:
+    """Close ramps at once, forget what was before they went bad, tune after the cooldown."""
+    fresh = max(state.drift.since[r] for r in bad)
+    events = tuple(
+        f"ramp {r} (site {state.sites[r]}) stopped: more wrong exits in the last "
+        f"{state.drift.since[r]} samples than planned"
+        for r in bad
+    )
+    state = state._replace(
+        window=windows.last(state.window, fresh),
+        open=tuple(ok and r not in bad for r, ok in enumerate(state.open)),
+        due_in=config.cooldown,
+        drift=drift.reset(state.drift, bad),
+        shadow=None if state.shadow is None else adjust.forget(state.shadow, fresh),
+    )
+    return state, Info(stopped=bad, events=events)
+
+
+def _tune(
+    config: ControlConfig, latency: LatencyModel, state: State, info: Info | None = None
+) -> tuple[State, Info]:
+    """A new ladder from the window; off the serving path."""
+    info = info or Info()
+    window = windows.settle(state.window)
+    due_in = config.tune_every
+    if not state.sites:
+        return state._replace(window=window, due_in=due_in), info
+    budgets = bounds.trusted_budgets(
+        window.filled, np.asarray(ladder.LEVELS) * config.max_disagreement, ladder.DOUBT
+    )
+    found = ladder.tune(config, window, mean_savings(latency, state.sites, window), budgets)
+    step = ladder.step_for(guard.level(state.guard))
     state = state._replace(
         window=window,
-        since=state.since + len(exits),
-        due_in=state.due_in - len(exits),
-        exits=state.exits + np.bincount(at, minlength=ramps),
-        wrong=state.wrong + np.bincount(wrong_at, minlength=ramps),
+        ladder=found,
+        step=step,
+        open=(True,) * len(state.sites),
+        due_in=due_in,
+        drift=drift.replan(state.drift, found.wrong_shares[step]),
     )
-    stopped = violating(config, state) if wrong_at.size else ()
-    return _stop(config, state, stopped) if stopped else (state, Info())
-
-
-def violating(config: ControlConfig, state: State) -> tuple[int, ...]:
-    """Positions of the ramps that must stop, by what was released since the last tuning.
-
-    None, unless the wrong answers are more than the constraint allows in ``tune_every`` samples
-    (or in those since the last tuning, if more), rounded up. Then every ramp whose own share of
-    wrong exits is above the constraint.
-    """
-    samples = max(state.since, config.tune_every)
-    allowed = -budget_for(-config.max_disagreement, samples)
-    if state.wrong.sum() <= allowed:
-        return ()
-    return tuple(np.flatnonzero(state.wrong > config.max_disagreement * state.exits).tolist())
-
-
-def _stop(config: ControlConfig, state: State, stopped: tuple[int, ...]) -> tuple[State, Info]:
-    """Close ramps at once and have the next tuning after the cooldown."""
-    events = tuple(
-        f"ramp {r} (site {state.sites[r]}) stopped: "
-        f"{state.wrong[r]} wrong of {state.exits[r]} exits"
-        for r in stopped
-    )
-    keep = np.isin(np.arange(len(state.sites)), stopped, invert=True)
-    state = state._replace(
-        thresholds=tuple(float(t) for t in np.where(keep, state.thresholds, 0.0)),
-        due_in=config.cooldown,
-        exits=state.exits * keep,
-        wrong=state.wrong * keep,
-    )
-    return state, Info(stopped=stopped, events=events)
-
-
-def tune(
-    config: ControlConfig, savings_ms: NDArray[np.float32], state: State
-) -> tuple[State, Info]:
-    """Tune thresholds on the window; off the serving path.
-
-    Args:
-        config: Settings.
-        savings_ms: f32[R], what an exit at each ramp saves.
-        state: The state before.
-    """
-    window = state.window
-    tuning = tune_first(
-        window.errors,
-        window.agrees,
-        savings_ms,
-        window.filled,
-        config.tuned_disagreement,
-        config.method,
-    )
-    zeros = np.zeros(len(state.sites), np.int64)
-    state = state._replace(
-        thresholds=tuple(tuning.thresholds.tolist()),
-        since=0,
-        due_in=config.tune_every,
-        exits=zeros,
-        wrong=zeros,
-    )
+    tuning = ladder.tuning(found, step)
     event = (
         f"tuned on {window.filled} samples: saves {tuning.saving:.3g} ms, "
         f"disagreement {tuning.disagreement:.2%}"
     )
-    return state, Info(tuning=tuning, events=(event,))
+    return state, info._replace(tuning=tuning, events=(*info.events, event))
 
 
-def _check(state: State, observation: Observation) -> None:
-    """Raise a ConfigError unless the observation is of the state's sites and of sound values."""
-    if observation.sites != state.sites:
-        raise ConfigError(
-            f"observation of sites {observation.sites}, but the controller's are {state.sites}: "
-            "make a controller for the new set, and leave out what ran with the old one"
-        )
-    errors, exits = observation.errors, observation.exits
-    if (errors < 0).any() or (errors > 1).any():
-        raise ConfigError("errors must be 1 - top probability, 0..1, or NaN where there is none")
-    if exits.size and not 0 <= exits.min() <= exits.max() <= len(state.sites):
-        raise ConfigError(
-            f"exits are {exits.min()}..{exits.max()}, expected positions 0..{len(state.sites)}"
-        )
+def mean_savings(
+    latency: LatencyModel, sites: tuple[int, ...], window: windows.Window
+) -> NDArray[np.float32]:
+    """What an exit at each ramp saves, f32[R], in the mix of batch shapes that was seen."""
+    counts = np.bincount(window.shapes[: window.filled], minlength=1)
+    seen = np.flatnonzero(counts)
+    if not seen.size:
+        return np.asarray(latency.savings_ms(sites, latency.batches[0]), np.float32)
+    each = np.asarray([latency.savings_ms(sites, int(batch)) for batch in seen])
+    return np.average(each, axis=0, weights=counts[seen]).astype(np.float32)
+
+
+def _adjust(
+    config: ControlConfig, latency: LatencyModel, options: adjust.Options, state: State
+) -> tuple[State, tuple[str, ...]]:
+    """Change the active set, if another one is worth it."""
+    assert state.shadow is not None  # the caller looked
+    shadow, sites, why = adjust.choose(config, options, state.shadow, state.sites)
+    state = state._replace(shadow=shadow)
+    if sites == state.sites:
+        return state, ()
+    window = adjust.seed(shadow, sites, config.samples)
+    state = state._replace(
+        sites=sites,
+        window=window,
+        ladder=ladder.closed(len(sites)),
+        step=0,
+        open=(True,) * len(sites),
+        due_in=0,
+        drift=drift.start((0.0,) * len(sites)),
+    )
+    return state, (why,)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.control.controller import ControlConfig
+from apparate_jax.control.adjust import BUDGET_FRAC
+from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.thresholds import Tuning, tune_thresholds
 from apparate_jax.core import Site
 from apparate_jax.ramps.heads import Ramp
@@ -35,7 +36,7 @@ def initial_sites(
         ramps: Trained ramps, ascending by site.
         validation: What they say about held-out samples; without it they are evenly spaced.
         placement: Policy and budgets. The ramp budget is checked on measured programs, later.
-        control: The accuracy constraint, and how much of it tuning may spend.
+        control: The accuracy constraint.
 
     Returns:
         Site indices, ascending.
@@ -65,7 +66,7 @@ def initial_sites(
         [1.0 - sites[ramps[column].site].depth for column in useful],
         tune,
         max_ramps=placement.max_ramps,
-        max_disagreement=control.tuned_disagreement,
+        max_disagreement=BUDGET_FRAC * control.max_disagreement,
         costs=[ASSUMED_COST] * len(useful),
     )
     return tuple(ramps[useful[position]].site for position in chosen.ramps)

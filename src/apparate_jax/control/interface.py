@@ -100,6 +100,4 @@ def _shadow(record: BatchRecord) -> Shadow | None:
     given = record.shadow
     if given is None:
         return None
-    return Shadow(
-        given.sites, given.errors, given.predictions == record.final_predictions[:, None]
-    )
+    return Shadow(given.sites, given.errors, given.predictions == record.final_predictions[:, None])

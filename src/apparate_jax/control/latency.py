@@ -84,4 +84,5 @@ class LatencyModel:
         if not active or alone[active].sum() <= 0:
             return alone
         added = max(0.0, shape.total_ms - shape.vanilla_ms)
-        return alone * (added / alone[active].sum())
+        share: float = added / alone[active].sum()
+        return alone * share

@@ -4,7 +4,9 @@ Two threads. The **dispatcher** forms a batch of fixed shape, hands it over and 
 programs on the device at once (JAX dispatch is asynchronous). The **releaser** waits for each
 packed answer in turn; whoever's error is below the ramp's threshold gets its answer there and then,
 the rest goes on; at the end every input has the original model's answer too, and the batch's record
-goes to the observer. At most ``max_in_flight`` batches are on the device: two keep it busy.
+goes to the observer. At most ``max_in_flight`` batches are on the device: two keep it busy. A
+**shadow batch** also runs the heads of the inactive ramps, on values that it computed anyway, once
+its own answers have left.
 
 With an empty plan this is the vanilla server: the same engine with one stage.
 
@@ -25,8 +27,16 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.control.load import LoadPolicy, always
-from apparate_jax.core import FINAL, Answer, BatchRecord, ExitPlan, Model, Site
+from apparate_jax.control.load import LoadPolicy, always, shadow_due
+from apparate_jax.core import (
+    FINAL,
+    Answer,
+    BatchRecord,
+    ExitPlan,
+    Model,
+    ShadowAnswers,
+    Site,
+)
 from apparate_jax.errors import (
     ApparateError,
     ConfigError,
@@ -101,6 +111,8 @@ class Engine:
         self._queue = RequestQueue(self._config.queue_size, self._leave)
         self._slots = threading.Semaphore(self._config.max_in_flight)
         self._in_flight: queue.SimpleQueue[InFlight | None] = queue.SimpleQueue()
+        self._exits = 0  # early answers since the start
+        self._since_shadow = 0  # batches
         self._open = 0
         self._idle = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -287,8 +299,13 @@ class Engine:
                 self._in_flight.put(None)
                 return
             requests, shape = taken
-            sites = self._load_policy(self._plan.sites, self.waiting, sizes[-1])
-            batch = InFlight(requests, sites, shape, self._clock())
+            plan, waiting = self._plan, self.waiting
+            sites = self._load_policy(plan.sites, waiting, sizes[-1])
+            self._since_shadow += 1
+            shadow = shadow_due(self._since_shadow, plan.shadow_every, waiting, sizes[-1])
+            if shadow:
+                self._since_shadow = 0
+            batch = InFlight(requests, sites, shape, self._clock(), shadow=shadow)
             self._in_flight.put(batch)
             try:
                 self._dispatch(batch)
@@ -296,10 +313,13 @@ class Engine:
                 batch.answers.put(error)
 
     def _dispatch(self, batch: InFlight) -> None:
-        route = self._programs.route(batch.sites, batch.shape)
+        programs = self._programs
+        route = (programs.shadow_route if batch.shadow else programs.route)(
+            batch.sites, batch.shape
+        )
         columns = zip(*(request.inputs for request in batch.requests), strict=True)
         inputs = jax.device_put([padded(column, batch.shape) for column in columns])
-        for answer in route.dispatch(self._programs.ramp_params, inputs):
+        for answer in route.dispatch(programs.ramp_params, inputs):
             batch.answers.put(answer)
 
     def _release_loop(self) -> None:
@@ -323,9 +343,12 @@ class Engine:
             plan = self._plan
             threshold = plan.thresholds[position] if plan.sites == batch.sites else 0.0
             for row in np.flatnonzero(~batch.released & (error < threshold)):
+                if plan.exit_cap is not None and self._exits >= plan.exit_cap:
+                    break
                 if not batch.requests[row].exact:
                     where = self.sites[site]
                     answer = make_answer(row, label, logits, error, where.name, where.depth)
+                    self._exits += 1
                     self._resolve(batch, int(row), position, answer)
         self._release_final(batch)
 
@@ -340,8 +363,24 @@ class Engine:
             else:
                 batch.released_s[row] = self._clock()
                 self._fail([batch.requests[row]], not_finite(logits[row]))
+        shadow = self._shadow_answers(batch, finite) if batch.shadow else None
         if self._observer is not None:
-            self._observer(make_record(batch, finite, label, finished_s))
+            self._observer(make_record(batch, finite, label, finished_s, shadow))
+
+    def _shadow_answers(self, batch: InFlight, finite: NDArray[np.bool_]) -> ShadowAnswers:
+        """What all ramps say, once the batch's own answers have left."""
+        columns = {
+            site: (batch.errors[:, r], batch.predictions[:, r])
+            for r, site in enumerate(batch.sites)
+        }
+        others = [site for site in sorted(self._programs.ramps) if site not in batch.sites]
+        for site in others:
+            error, label, _ = next_answer(batch)
+            columns[site] = error, label
+        sites = tuple(sorted(columns))
+        errors = np.stack([columns[site][0] for site in sites], axis=1)
+        predictions = np.stack([columns[site][1] for site in sites], axis=1)
+        return ShadowAnswers(sites, errors[finite], predictions[finite])
 
     def _resolve(self, batch: InFlight, row: int, position: int, answer: Answer) -> None:
         batch.released[row] = True

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from apparate_jax.control.controller import Controller, Info, Observation
+from apparate_jax.control.interface import Controller, Info, Observation
 from apparate_jax.core import BatchRecord, ExitPlan
 from apparate_jax.serve.engine import Engine
 
@@ -27,7 +27,8 @@ class Feedback:
 
         Args:
             controller: The policy.
-            on_decision: Called on this thread with each changed plan and what it rests on.
+            on_decision: Called on this thread with each decision that changed the set or that
+                something was done for, and what it rests on.
         """
         self._controller = controller
         self._on_decision = on_decision
@@ -54,14 +55,15 @@ class Feedback:
     def _run(self, engine: Engine) -> None:
         try:
             state = self._controller.init()
+            engine.set_plan(self._controller.plan(state))
             while (record := self._records.get()) is not None:
-                if record.sites != engine.plan.sites:
-                    continue
+                before = engine.plan
                 plan, state, info = self._controller.update(state, Observation.of(record))
-                if plan != engine.plan:
+                if plan != before:
                     engine.set_plan(plan)
-                    if self._on_decision is not None:
-                        self._on_decision(plan, info)
+                told = plan.sites != before.sites or info != Info()
+                if told and self._on_decision is not None:
+                    self._on_decision(plan, info)
         except Exception:
             logger.exception("the controller failed: no answer exits early any more")
             engine.set_plan(ExitPlan.closed(engine.plan.sites))

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.core import Answer, BatchRecord
+from apparate_jax.core import Answer, BatchRecord, ShadowAnswers
 from apparate_jax.errors import NumericsError
 from apparate_jax.ramps.answer import unpack_answer
 from apparate_jax.serve.batching import Request
@@ -27,6 +27,7 @@ class InFlight:
         sites: Sites of the ramps that it runs.
         shape: Padded batch size.
         dispatched_s: When it was handed to the device, seconds of the engine's clock.
+        shadow: Whether the heads of the inactive ramps follow the original's answer.
         answers: Packed answers as they are queued, or the error that ended the batch.
         released: bool[n], who has an answer.
         released_s: f64[n], since when.
@@ -39,6 +40,7 @@ class InFlight:
     sites: tuple[int, ...]
     shape: int
     dispatched_s: float
+    shadow: bool = False
     answers: "queue.SimpleQueue[jax.Array | BaseException]" = field(
         default_factory=queue.SimpleQueue
     )
@@ -97,7 +99,11 @@ def not_finite(logits: NDArray[np.float32]) -> NumericsError:
 
 
 def make_record(
-    batch: InFlight, finite: NDArray[np.bool_], label: NDArray[np.int32], finished_s: float
+    batch: InFlight,
+    finite: NDArray[np.bool_],
+    label: NDArray[np.int32],
+    finished_s: float,
+    shadow: ShadowAnswers | None = None,
 ) -> BatchRecord:
     """The record of a batch, without inputs for which the model has no answer."""
     arrived = np.array([request.arrived_s for request in batch.requests])
@@ -112,4 +118,6 @@ def make_record(
         errors=batch.errors[finite],
         predictions=batch.predictions[finite],
         final_predictions=label[finite],
+        lost=int(np.count_nonzero(batch.exits[~finite] < len(batch.sites))),
+        shadow=shadow,
     )

@@ -17,7 +17,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -64,30 +64,41 @@ class Route:
         batch: Batch shape.
         merged: Whether the stages between active ramps are single programs.
         segments: In execution order.
+        later: Sites and heads that run once the original's answer is queued, on the values of
+            those sites: of atomic stages only.
     """
 
     sites: tuple[int, ...]
     batch: int
     merged: bool
     segments: tuple[Segment, ...]
+    later: tuple[tuple[int, Segment], ...] = ()
 
     def dispatch(self, ramp_params: RampParams, inputs: Sequence[Any]) -> Iterator[jax.Array]:
         """Queue every program on the device, without waiting for any.
 
         Yields:
-            Packed answers f32[batch, 2 + classes], one per active site and the original's last,
-            each as soon as its program is queued; it is on its way to the host when that completes.
+            Packed answers f32[batch, 2 + classes], one per active site, then the original's, then
+            one of each later head; each as soon as its program is queued, and it is on its way to
+            the host when that completes.
         """
         carry: jax.Array | None = None
+        kept: list[jax.Array] = []
         for segment in self.segments:
             leading = ramp_params[segment.ramp] if segment.ramp is not None else ()
             carried = (carry,) if segment.takes_carry else ()
             outputs = segment.call(*leading, *segment.constants, *carried, *inputs)
             if segment.gives_carry:
                 carry = outputs[0]
+                if self.later:
+                    kept.append(carry)
             if segment.gives_answer:
                 outputs[-1].copy_to_host_async()
                 yield outputs[-1]
+        for site, head in self.later:
+            (answer,) = head.call(*ramp_params[site], kept[site], *inputs)
+            answer.copy_to_host_async()
+            yield answer
 
 
 class Programs:
@@ -164,6 +175,7 @@ class Programs:
                 tell(f"batch {batch}, ramp {self.sites[site].name}")
             self._atomic[batch] = (tuple(segments), heads)
             self._run_once(self._atomic_route(tuple(self.ramps), batch))
+            self._run_once(self.shadow_route((), batch))
 
     def warm_merged(self, sites: Sequence[int], progress: Progress | None = None) -> None:
         """Compile and run once the merged stages of a set of sites at every batch shape."""
@@ -190,6 +202,13 @@ class Programs:
         """
         merged = self._merged.get((sites, batch))
         return merged if merged is not None else self._atomic_route(self._checked(sites), batch)
+
+    def shadow_route(self, sites: tuple[int, ...], batch: int) -> Route:
+        """Atomic stages with the active ramps, then the heads of all others."""
+        route = self._atomic_route(self._checked(sites), batch)
+        heads = self._atomic[batch][1]
+        others = tuple((site, heads[site]) for site in sorted(self.ramps) if site not in sites)
+        return replace(route, later=others)
 
     def atomic_segments(self, batch: int) -> tuple[Segment, ...]:
         """Every atomic stage, each followed by the head of its site's ramp."""

@@ -11,13 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from apparate_jax.checkpoint import Checkpoint
-from apparate_jax.control.controller import ControlConfig, make_controller
+from apparate_jax.control.config import ControlConfig
+from apparate_jax.control.controller import make_controller
 from apparate_jax.control.initial import initial_sites
+from apparate_jax.control.interface import Controller
+from apparate_jax.control.latency import LatencyModel
 from apparate_jax.control.load import unless_saturated
 from apparate_jax.core import BatchRecord, ExitPlan, Profile
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace
 from apparate_jax.ramps.placement import PlacementConfig
+from apparate_jax.ramps.train import Validation
 from apparate_jax.serve.engine import Engine, EngineConfig, Observer
 from apparate_jax.serve.feedback import Feedback, OnDecision
 from apparate_jax.serve.profile import measure
@@ -48,30 +52,51 @@ class Service(NamedTuple):
         programs: Compiled programs.
         profile: Of the active ramps, on this device.
         config: What it was made with.
+        validation: What all ramps said about the samples that their training held out.
     """
 
     programs: Programs
     profile: Profile
     config: ServiceConfig
+    validation: Validation | None = None
 
     def vanilla(self, observer: Observer | None = None) -> Engine:
         """The original model's engine: one program, nothing exits."""
         return Engine(self.programs, self.config.engine, observer=observer)
 
+    def controller(self) -> Controller:
+        """The policy that the configuration asks for."""
+        return make_controller(
+            self.config.control,
+            self.profile.sites,
+            LatencyModel(self.profile),
+            validation=self.validation,
+            placement=self.config.placement,
+            num_bytes={site: ramp.num_bytes for site, ramp in self.programs.ramps.items()},
+        )
+
     def apparate(
-        self, observer: Observer | None = None, on_decision: OnDecision | None = None
+        self,
+        observer: Observer | None = None,
+        on_decision: OnDecision | None = None,
+        controller: Controller | None = None,
     ) -> tuple[Engine, Feedback]:
-        """An engine with early answers, and the feedback that tunes it (attach it after start)."""
-        sites = self.profile.sites
-        controller = make_controller(self.config.control, sites, self.savings_ms())
-        feedback = Feedback(controller, on_decision)
+        """An engine with early answers, and the feedback that tunes it (attach it after start).
+
+        Args:
+            observer: Called with each completed batch's record.
+            on_decision: Called with what the controller decides.
+            controller: Another policy than the configured one.
+        """
+        policy = controller or self.controller()
+        feedback = Feedback(policy, on_decision)
 
         def observe(record: BatchRecord) -> None:
             feedback.observe(record)
             if observer is not None:
                 observer(record)
 
-        plan = ExitPlan.closed(sites)
+        plan = ExitPlan.closed(policy.plan(policy.init()).sites)
         engine = Engine(
             self.programs,
             self.config.engine,
@@ -80,11 +105,6 @@ class Service(NamedTuple):
             observer=observe,
         )
         return engine, feedback
-
-    def savings_ms(self) -> tuple[float, ...]:
-        """What an exit at each active ramp saves, at the smallest batch shape."""
-        savings = np.asarray(self.profile.shapes[0].savings_ms)
-        return tuple(np.minimum.accumulate(savings).tolist())
 
 
 def prepare(
@@ -117,7 +137,7 @@ def prepare(
     programs.warm_atomic(tell("compiling stages"))
     programs.warm_merged((), tell("compiling the original model"))
     profile = _within_budget(programs, checkpoint, config, tell)
-    return Service(programs, profile, config)
+    return Service(programs, profile, config, checkpoint.validation)
 
 
 def _within_budget(
