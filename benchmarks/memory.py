@@ -1,8 +1,9 @@
 """Peak memory of inject and train-ramps, over an idle process that imported the same modules.
 
 Each command runs in a process of its own, on a model with random weights and a compilation cache
-that is empty. The target: at most 1.5 times the model's weights, plus the cache of features. Writes
-results/memory.json.
+that is empty. The target: at most 1.5 times the model's weights, plus the cache of features. As a
+reference, ``plain jax`` makes the same model and runs it once under ``jax.jit``, at the batch size
+of train-ramps. Data in ``.npz`` is in memory and counted: ``data_mib``. Writes results/memory.json.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import numpy as np
 from _common import write_result
 
 from apparate_jax.models import load_model
+from apparate_jax.ramps import TrainConfig
 
 TARGET = 1.5
 MODELS: dict[str, tuple[list[str], int]] = {
@@ -51,6 +54,20 @@ def command(*arguments: str) -> None:
     except SystemExit as left:
         if left.code:
             raise
+
+
+def plain(name: str, *options: str) -> None:
+    """Make a model and run it once, without anything of ours after that."""
+    idle()
+    model = load_model(name, **settings(options))
+    inputs = model.example_inputs(TrainConfig().batch_size)
+    jax.block_until_ready(jax.jit(model.apply)(model.params, *inputs))
+
+
+def settings(options: Sequence[str]) -> dict[str, int]:
+    """Options of inject as those of ``load_model``."""
+    given = {"--seq-len": "seq_len", "--classes": "classes"}
+    return {given[k]: int(v) for k, v in zip(options[::2], options[1::2], strict=True)}
 
 
 def peak_bytes(*arguments: str) -> int:
@@ -84,9 +101,7 @@ def weights_bytes(checkpoint: Path) -> int:
 
 def write_data(path: Path, name: str, options: list[str], count: int) -> None:
     """Inputs that fit a model, ``.npz`` by input name."""
-    given = {"--seq-len": "seq_len", "--classes": "classes"}
-    settings = {given[k]: int(v) for k, v in zip(options[::2], options[1::2], strict=True)}
-    model = load_model(name, **settings)
+    model = load_model(name, **settings(options))
     examples = zip(model.inputs, model.example_inputs(count), strict=True)
     np.savez(path, **{spec.name: _differing(values) for spec, values in examples})
 
@@ -108,16 +123,26 @@ def measure(name: str, options: list[str], count: int, idle_bytes: int) -> dict[
         subprocess.run(
             [sys.executable, __file__, "--data", str(data), name, str(count), *options], check=True
         )
-        peaks = {"inject": peak_bytes("inject", name, "-o", str(checkpoint), *options)}
+        peaks = {"plain jax": peak_bytes("--plain", name, *options)}
+        peaks |= {"inject": peak_bytes("inject", name, "-o", str(checkpoint), *options)}
         train = ["train-ramps", str(checkpoint), "--data", str(data), "--data-frac", "1"]
         peaks["train-ramps"] = peak_bytes(*train, "--json", str(report))
         peaks["train-ramps on disk"] = peak_bytes(*train, "--cache-dir", folder)
         sites = json.loads(report.read_text())["sites"]
-        weights = weights_bytes(checkpoint)
+        weights, data_bytes = weights_bytes(checkpoint), data.stat().st_size
     classes = int(options[options.index("--classes") + 1]) if "--classes" in options else 2
     numbers = sum(site["shape"][-1] for site in sites if site["ramp"]) + classes
-    caches = {"inject": 0, "train-ramps": 4 * count * numbers, "train-ramps on disk": 0}
-    rows: dict[str, Any] = {"weights_mib": round(weights / MIB, 1), "samples": count}
+    caches = {
+        "plain jax": 0,
+        "inject": 0,
+        "train-ramps": 4 * count * numbers,
+        "train-ramps on disk": 0,
+    }
+    rows: dict[str, Any] = {
+        "weights_mib": round(weights / MIB, 1),
+        "samples": count,
+        "data_mib": round(data_bytes / MIB, 1),
+    }
     for what, peak in peaks.items():
         over = peak - idle_bytes
         rows[what] = {
@@ -145,7 +170,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        command(*sys.argv[2:]) if sys.argv[2:] else idle()
+        run = plain if sys.argv[2:3] == ["--plain"] else command if sys.argv[2:] else idle
+        run(*sys.argv[3 if run is plain else 2 :])
         print(own_peak_bytes())
     elif sys.argv[1:2] == ["--data"]:
         path, model, count, *options = sys.argv[2:]
