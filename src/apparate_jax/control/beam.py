@@ -6,7 +6,9 @@ what those who stay would miss with the later thresholds of a reference choice, 
 the wrong answers that would make. The first reference shares the budget evenly; each pass takes
 the last pass's choice as its reference, and the best of all passes is returned.
 
-Sharp edges: not exact, and no bound is known beforehand.
+Sharp edges: not exact, and no bound is known beforehand. Of 360 synthetic windows on which the
+exact search is possible (3 to 12 ramps, 5 to 60 wrong answers) it saved less than exact on 2, by
+0.24 % at most (benchmarks/results/thresholds.json). With 12 ramps it takes seconds to compile.
 """
 
 from functools import partial

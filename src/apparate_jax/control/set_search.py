@@ -4,6 +4,9 @@ The window is sorted once for all sets (see :mod:`~apparate_jax.control.prefixes
 size are tuned in chunks of one shape, so that one compiled program for each size serves any number
 of them. Memory is bounded by the chunk. Where all sets are too many, they grow from the best few of
 one ramp less, and at the end ramps are exchanged, added and dropped as long as that gains.
+
+Sharp edges: growth is not exact. On 320 synthetic windows on which all sets can be tried (12 and 33
+sites, at most 3 or 5 active) it found the best set every time (benchmarks/results/subsets.json).
 """
 
 import itertools
