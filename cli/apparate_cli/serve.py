@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from apparate_cli import options
-from apparate_cli.bench import trained
 from apparate_cli.output import phases, stderr
+from apparate_cli.trained import trained
 from apparate_jax.control.thresholds import METHODS
 from apparate_jax.serve import Service, prepare
 from apparate_jax.serve.profile import keep_profile

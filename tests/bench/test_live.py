@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from apparate_jax.bench.live import SYSTEMS, LiveConfig, concatenate, run_live
-from apparate_jax.bench.report import build_report
+from apparate_jax.bench.comparison import SYSTEMS, concatenate
+from apparate_jax.bench.live import LiveConfig, run_live
+from apparate_jax.bench.report import Subject, build_report
 from apparate_jax.errors import ConfigError, DataError, NumericsError, QueueFullError
 from apparate_jax.serve.service import Service, prepare
 from tests.bench import tiny
@@ -47,10 +48,9 @@ def run(service):
     return result, {name: list(RECORDS[name]) for name in SYSTEMS}, steps, threads() - before
 
 
-def left_at(record, name):
-    """Where each answer left; a batch without ramps answers at the system's end, not at ramp 0."""
-    ramps = {"vanilla": 0, "apparate": 2}[name]
-    return record.exits if record.sites else np.full(len(record.exits), ramps)
+def left_at(record):
+    """The site where each answer left, of two; 2 is the end."""
+    return np.array([*record.sites, 2])[record.exits]
 
 
 def rounds_of(records, result, name):
@@ -58,7 +58,7 @@ def rounds_of(records, result, name):
     labels, right, exits = (
         np.concatenate(columns)
         for columns in zip(
-            *((r.final_predictions, r.released_right, left_at(r, name)) for r in records[name]),
+            *((r.final_predictions, r.released_right, left_at(r)) for r in records[name]),
             strict=True,
         )
     )
@@ -132,7 +132,7 @@ def test_the_original_is_always_right_and_early_answers_leave_early(run):
     result, *_ = run
     vanilla = concatenate([r.answers["vanilla"] for r in result.rounds])
     early = concatenate([r.answers["apparate"] for r in result.rounds])
-    assert vanilla.right.all() and (vanilla.exits == 0).all()
+    assert vanilla.right.all() and (vanilla.exits == 2).all()
     assert (early.exits < 2).any(), "thresholds were tuned before the rounds"
     assert result.decisions.tunings > 0
     assert result.plan.sites == (0, 1) and max(result.plan.thresholds) > 0
@@ -155,7 +155,7 @@ def test_engines_and_feedback_have_ended(run):
 
 def test_the_report_of_a_real_run(run, service):
     result, records, _, _ = run
-    report = build_report(service, result, SHORT, "rows.npz", None)
+    report = build_report(Subject.of(service, "rows.npz"), result, SHORT.load_frac, None)
     right = np.concatenate([r.released_right for r in records["apparate"]])
     assert report["apparate"]["agreement"] == round(right.mean(), 5)
     assert report["apparate"]["answers_checked"] == len(right)

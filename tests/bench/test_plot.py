@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apparate_jax.bench.live import LiveConfig
-from apparate_jax.bench.plot import COLOURS, plot_live
-from apparate_jax.bench.report import build_report
+from apparate_jax.bench.plot import COLOURS, plot_comparison
+from apparate_jax.bench.report import Subject, build_report
 from apparate_jax.core import ExitPlan
 from apparate_jax.serve.service import Service
 from tests.bench import tiny
@@ -23,8 +22,8 @@ def service():
 
 
 def drawn(service, path, result, oracle_ms):
-    report = build_report(service, result, LiveConfig(rounds=2), "rows.npz", oracle_ms)
-    plot_live(report, result, oracle_ms, path)
+    report = build_report(Subject.of(service, "rows.npz"), result, 0.4, oracle_ms)
+    plot_comparison(report, result, oracle_ms, path)
     with Image.open(path) as image:
         image.verify()
     with Image.open(path) as image:

@@ -6,8 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from apparate_jax.bench.live import LiveConfig
-from apparate_jax.bench.report import build_report, environment, percentiles, windows_below
+from apparate_jax.bench.report import (
+    Subject,
+    build_report,
+    environment,
+    percentiles,
+    windows_below,
+)
 from apparate_jax.serve.service import Service
 from tests.bench import tiny
 from tests.serve import models
@@ -23,7 +28,7 @@ def by_hand():
 
 @pytest.fixture(scope="module")
 def report(by_hand):
-    return build_report(by_hand, tiny.result(), LiveConfig(rounds=2), "rows.npz", ORACLE_MS)
+    return build_report(Subject.of(by_hand, "rows.npz"), tiny.result(), 0.4, ORACLE_MS)
 
 
 def test_the_keys_that_others_rely_on(report):
@@ -69,7 +74,7 @@ def test_exits_are_named_and_add_up(report, by_hand):
 
 
 def test_without_an_oracle(by_hand):
-    made = build_report(by_hand, tiny.result(), LiveConfig(), "rows.npz", None)
+    made = build_report(Subject.of(by_hand, "rows.npz"), tiny.result(), 0.4, None)
     assert made["oracle"] == {"p50_ms": None}
     assert "oracle_p50_saved_frac" not in made["compared"]
 

@@ -57,7 +57,7 @@ def test_a_trace_a_file_and_no_oracle(apparate, trained, data, tmp_path):
         (("--batch-sizes", "2,2"), "batch sizes are '2,2', expected distinct"),
         (("--batch-sizes", "1.5"), "batch sizes are '1.5'"),
         (("--arrivals", "bursts"), "arrivals are 'bursts', expected poisson or fixed, or a CSV"),
-        (("--method", "magic"), "method is 'magic', expected one of ['exact', 'greedy']"),
+        (("--method", "magic"), "method is 'magic', expected one of ['exact'"),
         (("--accuracy", 3), "accuracy is 3.0, expected a share, 0..1"),
         (("--load-frac", 9), "load_frac is 9.0, expected above 0 and at most 4"),
         (("--rounds", 0), "rounds 0, outstanding 32"),

@@ -7,24 +7,30 @@ request was meant to arrive to the moment its answer was there.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apparate_jax.bench.comparison import (
+    SYSTEMS,
+    Answers,
+    Comparison,
+    Decisions,
+    Round,
+    answers_of,
+    concatenate,
+)
 from apparate_jax.bench.feed import Example, Held, feed
 from apparate_jax.bench.workload import ARRIVALS, Times, arrivals, at_rate
-from apparate_jax.control.controller import Info
-from apparate_jax.core import BatchRecord, ExitPlan
+from apparate_jax.core import BatchRecord
 from apparate_jax.data.dataset import Dataset
 from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.service import Service
 
-SYSTEMS = ("vanilla", "apparate")
 OnPhase = Callable[[str, int, int], None]
 """``on_phase(what, done, total)``: called as requests are sent."""
 
@@ -70,90 +76,21 @@ class LiveConfig:
             raise ConfigError(f"seed is {self.seed}, expected at least 0")
 
 
-class Answers(NamedTuple):
-    """What happened to the requests of one system in one phase, in order of completion.
-
-    Attributes:
-        latency_ms: f64[n].
-        exits: i32[n], position of the ramp that answered, R for the original model.
-        right: bool[n], whether the answer equals the original's.
-        shape: i32[n], batch shape that each was part of.
-        arrived_s: f64[n].
-    """
-
-    latency_ms: NDArray[np.float64]
-    exits: NDArray[np.int32]
-    right: NDArray[np.bool_]
-    shape: NDArray[np.int32]
-    arrived_s: NDArray[np.float64]
-
-
-class Round(NamedTuple):
-    """One round: the same arrivals to both systems.
-
-    Attributes:
-        throughput_rps: Per system, with a queue that is never empty.
-        answers: Per system, at the stated load.
-        first_input: Row of the data set that the round began with.
-        order: Which system went first.
-    """
-
-    throughput_rps: dict[str, float]
-    answers: dict[str, Answers]
-    first_input: int
-    order: tuple[str, ...]
-
-
-class LiveResult(NamedTuple):
-    """Everything that a report is made of.
-
-    Attributes:
-        rounds: The measurements.
-        rate_rps: Mean arrival rate.
-        plan: The plan in force at the end.
-        decisions: How often the controller changed the plan, and which ramps it stopped.
-        outside: Answers of the early-answer engine outside of the rounds: while throughput was
-            measured, and while it settled.
-    """
-
-    rounds: tuple[Round, ...]
-    rate_rps: float
-    plan: ExitPlan
-    decisions: "Decisions"
-    outside: Answers
-
-
 @dataclass(slots=True)
-class Decisions:
-    """Counts of what the controller did."""
+class Recorder:
+    """Collects batch records of an engine with so many sites; the engine's observer."""
 
-    tunings: int = 0
-    stops: int = 0
-
-    def count(self, plan: ExitPlan, info: Info) -> None:
-        """Take note of one decision."""
-        del plan
-        self.tunings += info.tuning is not None
-        self.stops += len(info.stopped)
-
-
-@dataclass(slots=True)
-class _Recorder:
-    """Collects batch records of an engine; the engine calls it on its releaser thread.
-
-    ``active`` are the sites of the engine's plan; a batch may have run fewer of them.
-    """
-
-    active: tuple[int, ...]
+    sites: int
     records: list[BatchRecord] = field(default_factory=list)
 
     def __call__(self, record: BatchRecord) -> None:
+        """Take a completed batch's record."""
         self.records.append(record)
 
     def take(self) -> Answers:
         """What was recorded since the last call."""
         records, self.records = self.records, []
-        return _answers(records, self.active)
+        return answers_of(records, self.sites)
 
 
 def run_live(
@@ -163,7 +100,7 @@ def run_live(
     *,
     trace: Times | None = None,
     on_phase: OnPhase | None = None,
-) -> LiveResult:
+) -> Comparison:
     """Measure both systems, alternating.
 
     Args:
@@ -179,8 +116,7 @@ def run_live(
         ConfigError: The measurement of throughput is too short for two batches.
     """
     config = config or LiveConfig()
-    active = {"vanilla": (), "apparate": service.profile.sites}
-    recorders = {name: _Recorder(active[name]) for name in SYSTEMS}
+    recorders = {name: Recorder(len(service.programs.sites)) for name in SYSTEMS}
     decisions = Decisions()
     vanilla = service.vanilla(recorders["vanilla"])
     early, feedback = service.apparate(recorders["apparate"], decisions.count)
@@ -196,7 +132,7 @@ def run_live(
         rounds = tuple(
             driver.one_round(i, rate, trace, throughput[i]) for i in range(config.rounds)
         )
-        return LiveResult(rounds, rate, early.plan, decisions, concatenate(driver.outside))
+        return Comparison(rounds, rate, early.plan, decisions, concatenate(driver.outside))
     finally:
         for engine in engines.values():
             engine.close()
@@ -208,7 +144,7 @@ class _Driver:
     """Sends requests to both engines."""
 
     engines: dict[str, Engine]
-    recorders: dict[str, _Recorder]
+    recorders: dict[str, Recorder]
     data: Dataset
     config: LiveConfig
     on_phase: OnPhase
@@ -296,31 +232,52 @@ class _Driver:
 
     def _open_loop(self, name: str, times: Times, what: str) -> None:
         engine = self.engines[name]
-        futures = []
         examples = feed(self.data, engine.model, self.sent, len(times))
-        example = next(examples, None)  # before the clock starts
-        start = time.monotonic() + 0.05
-        for sent, at in enumerate(times.tolist(), 1):
-            assert example is not None  # as many as there are times
-            due = start + at
-            while (left := due - time.monotonic()) > 0:
-                time.sleep(left)
-            futures.append(self._submit(name, example, due))
-            example = next(examples, None)
+
+        def on_sent(sent: int) -> None:
             if sent % 16 == 0 or sent == len(times):
                 self.on_phase(what, sent, len(times))
-        self.sent += len(times)
-        _all_answered(futures)
-        engine.wait_idle()
 
-    def _submit(self, name: str, example: Example, due: float) -> Future[Any]:
         try:
-            return self.engines[name].submit(example, arrived_s=due)
+            send(engine, examples, times, on_sent)
         except QueueFullError as error:
             raise QueueFullError(
                 f"{name} falls behind the arrivals at {self.config.load_frac:.0%} load "
                 f"({error}): take a lower load_frac or a shorter round_s"
             ) from error
+        self.sent += len(times)
+
+
+def send(
+    engine: Engine,
+    examples: Iterator[Example],
+    times: Times,
+    on_sent: Callable[[int], None] = lambda sent: None,
+) -> None:
+    """Send each example when it is due, open loop; returns when all have run to their end.
+
+    Args:
+        engine: Where to.
+        examples: As many as there are times.
+        times: f64[n], ascending, in seconds from the start.
+        on_sent: Told how many were sent.
+
+    Raises:
+        QueueFullError: The engine falls behind by more than its queue holds.
+    """
+    futures = []
+    example = next(examples, None)  # before the clock starts
+    start = time.monotonic() + 0.05
+    for sent, at in enumerate(times.tolist(), 1):
+        assert example is not None  # as many as there are times
+        due = start + at
+        while (left := due - time.monotonic()) > 0:
+            time.sleep(left)
+        futures.append(engine.submit(example, arrived_s=due))
+        example = next(examples, None)
+        on_sent(sent)
+    _all_answered(futures)
+    engine.wait_idle()
 
 
 def _all_answered(futures: Iterable[Future[Any]]) -> None:
@@ -331,29 +288,3 @@ def _all_answered(futures: Iterable[Future[Any]]) -> None:
 
 def _order(index: int) -> tuple[str, ...]:
     return SYSTEMS if index % 2 == 0 else SYSTEMS[::-1]
-
-
-def _answers(records: Sequence[BatchRecord], active: tuple[int, ...]) -> Answers:
-    if not records:
-        empty = np.empty(0)
-        whole = np.empty(0, np.int32)
-        return Answers(empty, whole, np.empty(0, np.bool_), whole, empty)
-    arrived = np.concatenate([r.arrived_s for r in records])
-    released = np.concatenate([r.released_s for r in records])
-    return Answers(
-        latency_ms=(released - arrived) * 1e3,
-        exits=np.concatenate([_positions(r, active)[r.exits] for r in records]),
-        right=np.concatenate([r.released_right for r in records]),
-        shape=np.concatenate([np.full(len(r.exits), r.shape, np.int32) for r in records]),
-        arrived_s=arrived,
-    )
-
-
-def _positions(record: BatchRecord, active: tuple[int, ...]) -> NDArray[np.int32]:
-    """Position among ``active`` of each ramp that a batch ran, and of the original model."""
-    return np.array([*map(active.index, record.sites), len(active)], np.int32)
-
-
-def concatenate(parts: Sequence[Answers]) -> Answers:
-    """Answers of several phases, one after the other."""
-    return Answers(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.bench.live import Answers
+from apparate_jax.bench.comparison import Answers
+from apparate_jax.bench.record import answer_all
 from apparate_jax.core import Model, Profile
 from apparate_jax.data.dataset import Dataset
 from apparate_jax.graph import Program
-from apparate_jax.ramps.features import Progress, forward, make_layout
-from apparate_jax.ramps.heads import Ramp, head_logits
-
-BATCH = 8
+from apparate_jax.ramps.features import Progress
+from apparate_jax.ramps.heads import Ramp
 
 
 def earliest_right(
@@ -35,15 +34,30 @@ def earliest_right(
         i64[count], index of the earliest site whose ramp gives the original's answer; the number
         of sites where none does.
     """
-    layout = make_layout(program, {ramp.site: ramp.kind for ramp in ramps})
-    earliest = np.full(len(data), len(program.sites), np.int64)
-    for rows, values in forward(program, model, data, layout, len(data), BATCH):
-        answers = layout.logits(values).argmax(axis=1)
-        for ramp, pooled in reversed(list(zip(ramps, layout.pooled(values), strict=True))):
-            scores = np.asarray(head_logits(ramp.params, pooled, ramp.style))
-            earliest[rows][scores.argmax(axis=1) == answers] = ramp.site
-        if progress is not None:
-            progress(rows.stop, len(data), "oracle")
+    sites, count = [ramp.site for ramp in ramps], len(program.sites)
+    earliest = np.full(len(data), count, np.int64)
+    for rows, _, predictions, answers in answer_all(program, model, ramps, data, progress):
+        earliest[rows] = earliest_site(sites, count, predictions, answers)
+    return earliest
+
+
+def earliest_site(
+    ramps: Sequence[int], sites: int, predictions: NDArray[np.int32], answers: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """The earliest site of each of ``n`` inputs whose ramp gives the original's answer.
+
+    Args:
+        ramps: Sites with a ramp, S of them, ascending.
+        sites: How many sites there are; stands for the end.
+        predictions: i32[n, S].
+        answers: i32[n], the original's.
+
+    Returns:
+        i64[n].
+    """
+    right = np.ones((len(answers), len(ramps) + 1), np.bool_)
+    right[:, :-1] = predictions == answers[:, None]
+    earliest: NDArray[np.int64] = np.asarray([*ramps, sites], np.int64)[right.argmax(axis=1)]
     return earliest
 
 
@@ -63,7 +77,7 @@ def oracle_latency_ms(
     saved = np.zeros(len(vanilla.latency_ms))
     for shape in profile.shapes:
         # The measured times of atomic stages, brought to the time of the single program.
-        times = np.append(shape.site_ms, shape.site_ms[-1])
+        times = np.append(shape.site_ms, shape.site_ms[-1] + shape.tail_ms)
         after = shape.vanilla_ms * (1.0 - times / times[-1])
         rows = vanilla.shape == shape.batch
         saved[rows] = after[earliest[rows]]

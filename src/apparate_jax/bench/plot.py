@@ -1,4 +1,4 @@
-"""The picture of a live run: latency, exits and agreement at a glance."""
+"""The picture of a comparison: latency, exits and agreement at a glance."""
 
 from pathlib import Path
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.bench.live import Answers, LiveResult, concatenate
+from apparate_jax.bench.comparison import Answers, Comparison, concatenate
 
 COLOURS = {"vanilla": "#6b7280", "apparate": "#0f766e", "oracle": "#d97706"}
 
 
-def plot_live(
+def plot_comparison(
     report: dict[str, Any],
-    result: LiveResult,
+    result: Comparison,
     oracle_ms: NDArray[np.float64] | None,
     path: Path,
 ) -> None:
-    """Draw a live run as PNG.
+    """Draw a comparison as PNG.
 
     Args:
         report: From :func:`apparate_jax.bench.report.build_report`.
@@ -46,7 +46,7 @@ def plot_live(
 
 
 def _latency(
-    axes: Any, report: dict[str, Any], result: LiveResult, oracle_ms: NDArray[np.float64] | None
+    axes: Any, report: dict[str, Any], result: Comparison, oracle_ms: NDArray[np.float64] | None
 ) -> None:
     curves = {
         name: concatenate([r.answers[name] for r in result.rounds]).latency_ms

@@ -1,16 +1,15 @@
-"""The report of a live run: JSON for machines, a table for the shell, a picture for people."""
+"""The report of a comparison: JSON for machines, a table for the shell, a picture for people."""
 
 import os
 import platform
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.bench.live import SYSTEMS, Answers, LiveConfig, LiveResult, concatenate
-from apparate_jax.core import FINAL
+from apparate_jax.bench.comparison import SYSTEMS, Answers, Comparison, concatenate
+from apparate_jax.core import FINAL, ExitPlan, Profile
 from apparate_jax.serve.profile import device_name
 from apparate_jax.serve.service import Service, overhead_frac
 
@@ -49,33 +48,60 @@ def windows_below(right: NDArray[np.bool_], accuracy: float) -> float | None:
     return round(float((agreement < accuracy).mean()), 4)
 
 
+class Subject(NamedTuple):
+    """What was compared.
+
+    Attributes:
+        model: Its name.
+        workload: Name of the data.
+        names: Of all sites.
+        depths: Of all sites, 0..1.
+        profile: Latency of the ramps that were active at the start.
+        accuracy: The accuracy constraint.
+    """
+
+    model: str
+    workload: str
+    names: tuple[str, ...]
+    depths: tuple[float, ...]
+    profile: Profile
+    accuracy: float
+
+    @staticmethod
+    def of(service: Service, workload: str) -> "Subject":
+        """What a service serves."""
+        programs = service.programs
+        return Subject(
+            programs.model.name,
+            workload,
+            tuple(site.name for site in programs.sites),
+            tuple(site.depth for site in programs.sites),
+            service.profile,
+            service.config.control.accuracy,
+        )
+
+
 def build_report(
-    service: Service,
-    result: LiveResult,
-    config: LiveConfig,
-    workload: str,
+    subject: Subject,
+    result: Comparison,
+    load_frac: float,
     oracle_ms: NDArray[np.float64] | None,
 ) -> dict[str, Any]:
     """The report with the keys that others rely on.
 
     Args:
-        service: What was measured.
+        subject: What was measured.
         result: The measurements.
-        config: Settings of the benchmark.
-        workload: Name of the data.
+        load_frac: Mean arrival rate, as a share of the original's throughput.
         oracle_ms: Latencies of the oracle, None if it was not asked for.
     """
-    accuracy = service.config.control.accuracy
     answers = {name: concatenate([r.answers[name] for r in result.rounds]) for name in SYSTEMS}
-    early = concatenate([result.outside, answers["apparate"]])
-    sites = [service.programs.sites[s] for s in service.profile.sites]
-    names = [site.name for site in sites] + [FINAL]
     report: dict[str, Any] = {
-        "model": service.programs.model.name,
-        "workload": workload,
-        "slo_ms": round(2 * service.profile.shapes[0].vanilla_ms, 3),
-        "accuracy_constraint": accuracy,
-        "load_frac": config.load_frac,
+        "model": subject.model,
+        "workload": subject.workload,
+        "slo_ms": round(2 * subject.profile.shapes[0].vanilla_ms, 3),
+        "accuracy_constraint": subject.accuracy,
+        "load_frac": load_frac,
         "rate_rps": round(result.rate_rps, 2),
         "requests": len(answers["vanilla"].latency_ms),
     }
@@ -83,24 +109,36 @@ def build_report(
         rates = [r.throughput_rps[name] for r in result.rounds]
         report[name] = percentiles(answers[name].latency_ms)
         report[name]["throughput_rps"] = round(float(np.median(rates)), 2)
-    report["apparate"] |= {
-        "agreement": round(float(early.right.mean()), 5),
-        "agreement_at_load": round(float(answers["apparate"].right.mean()), 5),
-        "answers_checked": len(early.right),
-        "windows_below_constraint": windows_below(early.right, accuracy),
-        "exit_rates": _exit_rates(answers["apparate"], names),
-        "thresholds": {
-            site.name: round(t, 5) for site, t in zip(sites, result.plan.thresholds, strict=True)
-        },
-        "depths": {site.name: round(site.depth, 4) for site in sites},
-        "tunings": result.decisions.tunings,
-        "ramps_stopped": result.decisions.stops,
-        "overhead_frac": round(overhead_frac(service.profile), 4),
-    }
+    report["apparate"] |= _early(subject, result, answers["apparate"])
     report["oracle"] = {"p50_ms": None} if oracle_ms is None else percentiles(oracle_ms)
     report["compared"] = _compared(result, report)
     report["rounds"] = [_round(r) for r in result.rounds]
-    report["profile"] = [
+    report["profile"] = _profile(subject.profile)
+    report["environment"] = environment()
+    return report
+
+
+def _early(subject: Subject, result: Comparison, at_load: Answers) -> dict[str, Any]:
+    """What only early answers have: agreement, exits and the plan behind them."""
+    every = concatenate([result.outside, at_load])
+    exit_rates, shown = _exit_rates(subject, result.plan, at_load)
+    thresholds = zip(result.plan.sites, result.plan.thresholds, strict=True)
+    return {
+        "agreement": round(float(every.right.mean()), 5),
+        "agreement_at_load": round(float(at_load.right.mean()), 5),
+        "answers_checked": len(every.right),
+        "windows_below_constraint": windows_below(every.right, subject.accuracy),
+        "exit_rates": exit_rates,
+        "thresholds": {subject.names[site]: round(t, 5) for site, t in thresholds},
+        "depths": {subject.names[site]: round(subject.depths[site], 4) for site in shown},
+        "tunings": result.decisions.tunings,
+        "ramps_stopped": result.decisions.stops,
+        "overhead_frac": round(overhead_frac(subject.profile), 4),
+    }
+
+
+def _profile(profile: Profile) -> list[dict[str, Any]]:
+    return [
         {
             "batch": s.batch,
             "vanilla_ms": round(s.vanilla_ms, 3),
@@ -108,15 +146,23 @@ def build_report(
             "release_ms": [round(ms, 3) for ms in s.release_ms],
             "overhead_frac": round(s.overhead_frac, 4),
         }
-        for s in service.profile.shapes
+        for s in profile.shapes
     ]
-    report["environment"] = environment()
-    return report
 
 
-def _exit_rates(answers: Answers, names: Sequence[str]) -> dict[str, float]:
-    counts = np.bincount(answers.exits, minlength=len(names)) / max(1, len(answers.exits))
-    return {name: round(float(c), 4) for name, c in zip(names, counts, strict=True)}
+def _exit_rates(
+    subject: Subject, plan: ExitPlan, answers: Answers
+) -> tuple[dict[str, float], list[int]]:
+    """Share of answers by the name of their exit, and the sites that are named.
+
+    Those are the profiled ones, those of the plan, and every other where an answer left.
+    """
+    count = len(subject.names)
+    rates = np.bincount(answers.exits, minlength=count + 1) / max(1, len(answers.exits))
+    left = np.flatnonzero(rates[:count]).tolist()
+    shown = sorted({*subject.profile.sites, *plan.sites, *left})
+    named = {subject.names[site]: round(float(rates[site]), 4) for site in shown}
+    return named | {FINAL: round(float(rates[count]), 4)}, shown
 
 
 def _round(measured: Any) -> dict[str, Any]:
@@ -127,7 +173,7 @@ def _round(measured: Any) -> dict[str, Any]:
     return out
 
 
-def _compared(result: LiveResult, report: dict[str, Any]) -> dict[str, Any]:
+def _compared(result: Comparison, report: dict[str, Any]) -> dict[str, Any]:
     """Paired ratios: medians over the rounds, with their spread."""
     rows = [_round(r) for r in result.rounds]
 

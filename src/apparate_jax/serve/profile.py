@@ -166,7 +166,12 @@ def keep_profile(profile: Profile, checkpoint: Path) -> bool:
     return True
 
 
-def _from_json(raw: Any) -> Profile:
+def profile_from_json(raw: Any) -> Profile:
+    """A profile from what :func:`dataclasses.asdict` made of it, through JSON.
+
+    Raises:
+        KeyError: A field is missing.
+    """
     shapes = tuple(
         ShapeProfile(
             batch=shape["batch"],
@@ -190,7 +195,7 @@ def load_profile(path: Path) -> Profile:
     """
     try:
         raw = json.loads(path.read_text())
-        return _from_json(raw)
+        return profile_from_json(raw)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is no profile ({error}): delete it, it is measured again at the next start"
