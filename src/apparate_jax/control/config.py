@@ -30,7 +30,7 @@ class ControlConfig:
             its public code: they take ``accuracy`` and nothing else from here.
         method: Threshold search.
         window: Samples that thresholds are tuned on.
-        tune_every: Samples between tunings.
+        tune_every: Samples between tunings, at least; a large window is tuned on less often.
         cooldown: Samples between a ramp's stop and the tuning that may open it again.
         shadow_every: Batches between two that also say what the inactive ramps would have answered.
         shadow_window: Samples of them that sets are chosen on.

@@ -36,6 +36,10 @@ from apparate_jax.ramps.train import Validation
 __all__ = ["ControlConfig", "State", "make_controller"]
 
 
+RENEWED = 16
+"""A full window is tuned on again when one part in so many is new."""
+
+
 class State(NamedTuple):
     """What the controller remembers.
 
@@ -227,7 +231,7 @@ def _tune(
     """A new ladder from the window; off the serving path."""
     info = info or Info()
     window = windows.settle(state.window)
-    due_in = config.tune_every
+    due_in = max(config.tune_every, window.filled // RENEWED)
     if not state.sites:
         return state._replace(window=window, due_in=due_in), info
     budgets = bounds.trusted_budgets(
