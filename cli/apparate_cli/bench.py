@@ -4,10 +4,12 @@ import typer
 
 from apparate_cli.bench_live import live
 from apparate_cli.bench_record import record
+from apparate_cli.bench_replay import replay
 
 app = typer.Typer(no_args_is_help=True, help="Measure early answers against the original model.")
 app.command("live")(live)
 app.command("record")(record)
+app.command("replay")(replay)
 
 
 @app.callback()

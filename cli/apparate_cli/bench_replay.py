@@ -1,0 +1,125 @@
+"""``apparate bench replay``: both systems on a recorded stream, on a virtual clock."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from apparate_cli import options
+from apparate_cli.bench_report import arrival_times, draw, exits_table, latency_table
+from apparate_cli.output import Output, check_place
+from apparate_jax.bench.recording import load
+from apparate_jax.bench.replay import ReplayConfig
+from apparate_jax.bench.replayed import (
+    ReplayedConfig,
+    oracle_of,
+    plan_changes,
+    policy,
+    run_replayed,
+    subject,
+)
+from apparate_jax.bench.report import build_report
+from apparate_jax.control.config import POLICIES, PROMISES, ControlConfig
+from apparate_jax.control.thresholds import METHODS
+from apparate_jax.ramps.placement import PlacementConfig
+from apparate_jax.serve.engine import EngineConfig
+
+REPLAYED = ReplayedConfig()
+SETTINGS = ReplayConfig()
+
+
+# Long by its options: Typer reads them from the signature.
+def replay(
+    recording: Annotated[
+        Path, typer.Argument(metavar="TRACE", help="Recording, made by apparate bench record.")
+    ],
+    load_frac: Annotated[
+        float, typer.Option(help="Arrival rate, as a share of the original's throughput.")
+    ] = REPLAYED.load_frac,
+    arrivals: Annotated[
+        str, typer.Option(help="poisson, fixed, or a CSV file of arrival times.")
+    ] = REPLAYED.arrivals,
+    requests: Annotated[
+        int, typer.Option(help="Requests; the recording's rows are used in a circle.")
+    ] = REPLAYED.requests,
+    settle: Annotated[
+        int, typer.Option(help="Requests before them that count for agreement only.")
+    ] = REPLAYED.settle,
+    accuracy: options.Accuracy = options.CONTROL.accuracy,
+    promise: Annotated[
+        str, typer.Option(help=f"What is held of it: {', '.join(PROMISES)}.")
+    ] = options.CONTROL.promise,
+    policy_name: Annotated[
+        str, typer.Option("--policy", help=f"How ramps change: {', '.join(POLICIES)}.")
+    ] = options.CONTROL.policy,
+    method: Annotated[
+        str, typer.Option(help=f"Threshold search: {' or '.join(METHODS)}.")
+    ] = options.CONTROL.method,
+    ramp_budget: options.RampBudget = options.PLACEMENT.ramp_budget,
+    max_in_flight: Annotated[
+        int, typer.Option(help="Batches under way at a time.")
+    ] = SETTINGS.engine.max_in_flight,
+    queue_size: Annotated[
+        int, typer.Option(help="Requests that may wait.")
+    ] = SETTINGS.engine.queue_size,
+    control_delay_ms: Annotated[
+        float, typer.Option(help="From a batch's end to what the controller made of it.")
+    ] = SETTINGS.control_delay_ms,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG).")] = None,
+    seed: Annotated[int, typer.Option(help="Of arrivals.")] = REPLAYED.seed,
+    json: options.Json = None,
+) -> None:
+    """Replay a recorded stream through the original model and early answers, and compare.
+
+    Example: apparate bench replay stream.npz --load-frac 0.4 --json -
+    """
+    output = Output(json)
+    if plot is not None:
+        check_place(plot)
+    times = arrival_times(arrivals)
+    config = ReplayedConfig(
+        load_frac=load_frac,
+        arrivals=arrivals if times is None else REPLAYED.arrivals,
+        requests=requests,
+        settle=settle,
+        seed=seed,
+    )
+    settings = ReplayConfig(
+        EngineConfig(max_in_flight, queue_size), control_delay_ms=control_delay_ms
+    )
+    control = ControlConfig(
+        accuracy=accuracy,
+        promise=promise,  # type: ignore[arg-type]
+        policy=policy_name,  # type: ignore[arg-type]
+        method=method,  # type: ignore[arg-type]
+    )
+    stream = load(recording)
+    controller = policy(stream, control, PlacementConfig(ramp_budget=ramp_budget))
+    start = time.perf_counter()
+    result, replays = run_replayed(stream, controller, config, settings, trace=times)
+    elapsed_s = time.perf_counter() - start
+    oracle_ms = oracle_of(stream, result)
+    report = build_report(subject(stream, accuracy), result, load_frac, oracle_ms)
+    report["replay"] = {
+        "recording": str(recording),
+        "recorded_on": {"device": stream.profile.device, "jax": stream.profile.jax_version},
+        "simulated_s": round(float(replays["apparate"].released_s.max()), 3),
+        "wall_s": round(elapsed_s, 3),
+        "set_changes": plan_changes(stream, replays["apparate"]),
+        "events": [[round(at_s, 3), what] for at_s, what in replays["apparate"].events],
+    }
+    if plot is not None:
+        draw(report, result, oracle_ms, plot)
+    output.show(latency_table(report))
+    output.show(exits_table(report))
+    output.show(_note(report["replay"]))
+    output.write(report)
+
+
+def _note(facts: dict[str, Any]) -> str:
+    device = facts["recorded_on"]["device"]
+    return (
+        f"{facts['simulated_s']:.0f} s of traffic replayed in {facts['wall_s']:.1f} s; "
+        f"latencies measured on {device}"
+    )
