@@ -12,7 +12,8 @@ import numpy as np
 from _common import write_result
 
 from apparate_jax.bench.recording import Part, Recording
-from apparate_jax.bench.replay import ReplayConfig, ReplayResult, replay, saturate
+from apparate_jax.bench.replay import ReplayConfig, replay, saturate
+from apparate_jax.bench.replay_result import ReplayResult
 from apparate_jax.bench.replayed import policy
 from apparate_jax.bench.workload import arrivals
 from apparate_jax.control.config import ControlConfig
@@ -21,6 +22,7 @@ from apparate_jax.control.load import always
 from apparate_jax.core import ExitPlan, Profile, ShapeProfile
 from apparate_jax.ramps.train import Validation
 
+SPREAD = (0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.3)
 ROWS, SITES, ACTIVE = 6000, 12, (0, 6, 8)
 REQUESTS, ROUNDS, TARGET = 200_000, 5, 50_000
 
@@ -60,7 +62,7 @@ def _shape(batch: int, depths: np.ndarray) -> ShapeProfile:
     release = tuple(float(vanilla_ms * depths[site]) + 0.1 for site in ACTIVE)
     site_ms = tuple((vanilla_ms * depths).tolist())
     ramps = (0.1,) * SITES
-    return ShapeProfile(batch, vanilla_ms, vanilla_ms + 0.3, release, site_ms, ramps, 0.1)
+    return ShapeProfile(batch, vanilla_ms, vanilla_ms + 0.3, release, site_ms, ramps, 0.1, SPREAD)
 
 
 def timed(name: str, run: Callable[[], ReplayResult], requests: int) -> dict[str, Any]:

@@ -228,6 +228,8 @@ class ShapeProfile:
         site_ms: For every site, the time of the atomic stages up to it, each run alone.
         ramp_ms: For every site, the time of its head alone.
         tail_ms: The time of the atomic stage after the last site, run alone.
+        spread: How single runs differ: times of the original model over ``vanilla_ms``, ascending,
+            each as likely as the others; empty where that was not measured.
     """
 
     batch: int
@@ -237,6 +239,7 @@ class ShapeProfile:
     site_ms: tuple[float, ...]
     ramp_ms: tuple[float, ...]
     tail_ms: float = 0.0
+    spread: tuple[float, ...] = ()
 
     @property
     def overhead_frac(self) -> float:
@@ -258,12 +261,15 @@ class Profile:
         jax_version: Version of JAX that compiled the programs.
         sites: The active sites that ``release_ms`` and ``total_ms`` stand for.
         shapes: One entry per batch shape, ascending.
+        handling_ms: What the engine adds to the device's time of a single input while nothing else
+            waits: forming the batch, handing it over, waking threads, resolving the answer.
     """
 
     device: str
     jax_version: str
     sites: tuple[int, ...]
     shapes: tuple[ShapeProfile, ...]
+    handling_ms: float = 0.0
 
     def at(self, batch: int) -> ShapeProfile:
         """The smallest profiled shape that holds ``batch`` inputs (the largest one otherwise)."""

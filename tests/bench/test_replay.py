@@ -192,6 +192,37 @@ def test_throughput_at_saturation_is_the_largest_batch_over_its_time():
         _ = saturate(tiny.recording(), VANILLA, 3).throughput_rps
 
 
+# What the profile says of single runs and of the engine.
+
+
+def spread(*factors):
+    shapes = tuple(replace(shape, spread=factors) for shape in tiny.STREAM.shapes)
+    return replace(tiny.STREAM, shapes=shapes)
+
+
+def test_handling_delays_an_idle_device_and_hides_behind_a_busy_one():
+    stream = replace(tiny.recording(), profile=replace(tiny.STREAM, handling_ms=1.0))
+    made = replay(stream, VANILLA, ms(0, 4, 30))
+    np.testing.assert_allclose(made.batches.started_s, ms(1, 11, 31))
+    np.testing.assert_allclose(made.answers.latency_ms, [11, 17, 11])
+
+
+def test_single_runs_spread_as_measured():
+    stream = replace(errors([0.05, 0.9, 0.9], [0.9, 0.9, 0.9]), profile=spread(0.5, 1.0, 3.0))
+    made = replay(stream, fixed(BOTH), np.arange(900.0))
+    factors = made.answers.latency_ms / np.resize([3.0, 11.0], 900)
+    values, counts = np.unique(factors.round(6), return_counts=True)
+    np.testing.assert_allclose(values, [0.5, 1.0, 3.0])
+    assert counts.min() > 230, "each as likely as the others"
+    other = replay(stream, fixed(BOTH), np.arange(900.0), ReplayConfig(seed=1))
+    assert (other.answers.latency_ms != made.answers.latency_ms).any()
+
+
+def test_a_slow_run_holds_up_the_next():
+    stream = replace(tiny.recording(), profile=spread(2.0))
+    np.testing.assert_allclose(replay(stream, VANILLA, ms(0, 5)).answers.latency_ms, [20, 35])
+
+
 # What must hold, whatever the stream.
 
 
@@ -320,7 +351,7 @@ def test_what_cannot_be_replayed(times, plan, message):
         replay(tiny.recording(), fixed(plan), times)
 
 
-@pytest.mark.parametrize("given", [{"control_delay_ms": -1.0}, {"first_row": -1}])
+@pytest.mark.parametrize("given", [{"control_delay_ms": -1.0}, {"first_row": -1}, {"seed": -1}])
 def test_settings_out_of_range(given):
     with pytest.raises(ConfigError, match="expected at least 0"):
         ReplayConfig(**given)

@@ -1,7 +1,9 @@
 """Profiles: complete, robust to outliers, and the same after a trip to disk."""
 
 import itertools
+import json
 
+import numpy as np
 import pytest
 
 from apparate_jax.errors import CheckpointError
@@ -30,6 +32,31 @@ def test_every_shape_stage_and_ramp_is_measured(measured):
         assert shape.overhead_frac == pytest.approx(shape.total_ms / shape.vanilla_ms - 1)
 
 
+def test_how_single_runs_spread_and_what_the_engine_adds(measured):
+    assert 0 <= measured.handling_ms < 1000
+    for shape in measured.shapes:
+        assert len(shape.spread) == profiles.SPREAD
+        assert list(shape.spread) == sorted(shape.spread)
+        assert 0 < shape.spread[0] <= 1 <= shape.spread[-1]
+
+
+def test_the_spread_by_hand():
+    spread = profiles._spread(np.arange(1.0, 18.0), 2.0)
+    assert spread == (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+
+
+def test_a_profile_of_an_older_version_is_read(measured, tmp_path):
+    path = tmp_path / "profile.json"
+    profiles.save_profile(measured, path)
+    old = json.loads(path.read_text())
+    del old["handling_ms"]
+    for shape in old["shapes"]:
+        del shape["spread"]
+    path.write_text(json.dumps(old))
+    read = profiles.load_profile(path)
+    assert read.handling_ms == 0.0 and read.shapes[0].spread == ()
+
+
 def test_a_shape_between_is_served_by_the_next(measured):
     assert measured.at(1).batch == 1
     assert measured.at(2).batch == 2
@@ -39,7 +66,8 @@ def test_a_shape_between_is_served_by_the_next(measured):
 def test_medians_are_robust_to_slow_rounds():
     values = itertools.chain([9.0], itertools.cycle([1.0, 1.0, 1.0, 1.0, 100.0]))
     ticks = itertools.count()
-    medians = profiles._rounds(lambda: [next(values)], 5.0, lambda: float(next(ticks)))
+    rounds = profiles._rounds(lambda: [next(values)], 5.0, lambda: float(next(ticks)))
+    medians = profiles._medians(rounds)
     assert medians == [1.0]
 
 

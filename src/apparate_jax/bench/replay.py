@@ -8,17 +8,21 @@ device took the batch up. Whoever's recorded error is below the threshold in for
 leaves there; the controller sees the batch once it has run to its end. A shadow batch runs the
 other heads after its own answers have left, and the next batch waits for them.
 
-Pure and deterministic: no clock, no threads, no randomness. Times within are float seconds from
-the first arrival's zero; hours of traffic take seconds (docs/benchmarks.md).
+Two more things of the profile are measured, not assumed: what handling by the engine adds before
+an idle device can begin (while it is busy, that is hidden behind the batch before), and how single
+runs spread around their median, from which each batch draws a factor, by the seed.
 
-Sharp edges: a set of ramps costs the same whether or not its merged stages are compiled; all the
-latencies are the profile's medians, so the device's own jitter is not in the tail.
+Pure and deterministic: no clock, no threads. Times within are float seconds from the first
+arrival's zero; hours of traffic take seconds (docs/benchmarks.md).
+
+Sharp edges: a set of ramps costs the same whether or not its merged stages are compiled; batches
+spread independently, though a busy neighbour slows many in a row.
 """
 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +31,9 @@ from numpy.typing import NDArray
 from apparate_jax.bench.comparison import Answers, Decisions
 from apparate_jax.bench.leaving import Stream, Stretch
 from apparate_jax.bench.recording import Recording
+from apparate_jax.bench.replay_result import Batches, PlanChange, ReplayResult
 from apparate_jax.bench.workload import Times
-from apparate_jax.control.interface import Controller, Info, Observation
+from apparate_jax.control.interface import Controller, Observation
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.control.load import LoadPolicy, shadow_due, unless_saturated
 from apparate_jax.core import ExitPlan
@@ -49,87 +54,22 @@ class ReplayConfig:
         control_delay_ms: From a batch's end to the moment that what the controller made of it is in
             force.
         first_row: Row of the recording that the first request brings.
+        seed: Of how single runs spread.
     """
 
     engine: EngineConfig = field(default_factory=EngineConfig)
     load_policy: LoadPolicy = unless_saturated
     control_delay_ms: float = 0.0
     first_row: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.control_delay_ms < float("inf") or self.first_row < 0:
+        delay = self.control_delay_ms
+        if not 0.0 <= delay < float("inf") or min(self.first_row, self.seed) < 0:
             raise ConfigError(
-                f"control_delay_ms is {self.control_delay_ms} and first_row {self.first_row}, "
+                f"control_delay_ms is {delay}, first_row {self.first_row} and seed {self.seed}, "
                 "expected at least 0"
             )
-
-
-class Batches(NamedTuple):
-    """The batches of a replay, B of them, in order.
-
-    Attributes:
-        formed_s: f64[B], when it was decided what is in each.
-        started_s: f64[B], when the device took it up.
-        finished_s: f64[B], when the original model's answers were there.
-        size: i64[B], requests in it.
-        shape: i64[B], what it was padded to.
-        shadow: bool[B], whether it ran all other heads too.
-    """
-
-    formed_s: NDArray[np.float64]
-    started_s: NDArray[np.float64]
-    finished_s: NDArray[np.float64]
-    size: NDArray[np.int64]
-    shape: NDArray[np.int64]
-    shadow: NDArray[np.bool_]
-
-
-class PlanChange(NamedTuple):
-    """A plan that came into force, after the one before."""
-
-    at_s: float
-    plan: ExitPlan
-
-
-class ReplayResult(NamedTuple):
-    """What a replay gives.
-
-    Attributes:
-        answers: Of all requests, in the order in which they arrived.
-        batches: That they were in.
-        plans: Every change of the plan, in order.
-        events: What the controller did, in words, and when in seconds.
-        plan: In force at the end.
-        decisions: Counts of what the controller did.
-    """
-
-    answers: Answers
-    batches: Batches
-    plans: tuple[PlanChange, ...]
-    events: tuple[tuple[float, str], ...]
-    plan: ExitPlan
-    decisions: Decisions
-
-    @property
-    def released_s(self) -> NDArray[np.float64]:
-        """f64[n], when each answer was given."""
-        released: NDArray[np.float64] = self.answers.arrived_s + self.answers.latency_ms / 1e3
-        return released
-
-    @property
-    def throughput_rps(self) -> float:
-        """Requests completed per second from the first batch's end to the last one's.
-
-        Raises:
-            ConfigError: There were fewer than two batches.
-        """
-        finished, size = self.batches.finished_s, self.batches.size
-        if len(finished) < 2:
-            raise ConfigError(
-                f"{size.sum()} requests made {len(finished)} batch, too few for a throughput: "
-                "replay more requests"
-            )
-        return float(size[1:].sum() / (finished[-1] - finished[0]))
 
 
 def replay(
@@ -180,9 +120,23 @@ def saturate(
         latency: As for :func:`replay`.
     """
     config = config or ReplayConfig()
-    whole = EngineConfig(config.engine.max_in_flight, max(requests, config.engine.queue_size))
-    unbounded = ReplayConfig(whole, config.load_policy, config.control_delay_ms, config.first_row)
+    queue_size = max(requests, config.engine.queue_size)
+    unbounded = replace(config, engine=replace(config.engine, queue_size=queue_size))
     return replay(recording, controller, np.zeros(requests), unbounded, latency)
+
+
+class Kind(NamedTuple):
+    """Batches of one set of ramps and one shape.
+
+    Attributes:
+        number: Of the kind.
+        answers_s: From start to each answer, in the median: ascending seconds, the end last.
+        spread: Factors of single runs, each as likely as the others.
+    """
+
+    number: int
+    answers_s: tuple[float, ...]
+    spread: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -219,7 +173,10 @@ class _Run:
     left: int = 0
     batches: list[tuple[float, float, float, int, int, bool]] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
-    offsets: dict[tuple[Sites, int], tuple[int, tuple[float, ...]]] = field(default_factory=dict)
+    factors: list[float] = field(default_factory=list)
+    offsets: dict[tuple[Sites, int], Kind] = field(default_factory=dict)
+    draws: list[float] = field(default_factory=list)
+    handling_s: float = 0.0
     exits: list[NDArray[np.int32]] = field(default_factory=list)
     changes: list[PlanChange] = field(default_factory=list)
     events: list[tuple[float, str]] = field(default_factory=list)
@@ -230,6 +187,8 @@ class _Run:
         self.state = self.controller.init()
         self.plan = self.decided = self.controller.plan(self.state)
         self.slots.extend([0.0] * self.config.engine.max_in_flight)
+        self.handling_s = self.latency.profile.handling_ms / 1e3
+        self.draws = np.random.default_rng(self.config.seed).random(len(self.arrivals)).tolist()
         sizes = self.latency.batches
         self.takes = [batch_shape(max(k, 1), sizes) for k in range(sizes[-1] + 1)]
 
@@ -237,8 +196,10 @@ class _Run:
         """Form the next batch, run it, and let the controller see it."""
         batch = self._form()
         stretch = self.stream.stretch(batch.sites, batch.first, batch.stop)
-        kind, offsets = self._offsets(batch.sites, batch.shape)
-        batch.start_s = max(batch.formed_s, self.free_s)
+        kind, medians, spread = self._offsets(batch.sites, batch.shape)
+        factor = spread[int(self.draws[len(self.kinds)] * len(spread))]
+        offsets = [after_s * factor for after_s in medians]
+        batch.start_s = max(batch.formed_s + self.handling_s, self.free_s)
         finish_s = batch.start_s + offsets[-1]
         shadow_s = self.latency.shadow_ms(batch.sites, batch.shape) / 1e3 if batch.shadow else 0.0
         batch.end_s = self.free_s = finish_s + shadow_s
@@ -252,6 +213,7 @@ class _Run:
             exits = self._leave(batch, offsets, stretch.errors[rows])
         self.exits.append(exits)
         self.kinds.append(kind)
+        self.factors.append(factor)
         self.batches.append(
             (
                 batch.formed_s,
@@ -288,12 +250,13 @@ class _Run:
             self.since = 0
         return _Batch(first, self.head, shape, sites, formed_s, shadow)
 
-    def _offsets(self, sites: Sites, shape: int) -> tuple[int, tuple[float, ...]]:
-        """A number for this kind of batch, and when its answers are there: ascending seconds."""
+    def _offsets(self, sites: Sites, shape: int) -> Kind:
+        """What is known of batches of this kind."""
         known = self.offsets.get((sites, shape))
         if known is None:
             answers = np.maximum.accumulate(self.latency.answers_ms(sites, shape)) / 1e3
-            known = len(self.offsets), tuple(answers.tolist())
+            spread = self.latency.profile.at(shape).spread or (1.0,)
+            known = Kind(len(self.offsets), tuple(answers.tolist()), spread)
             self.offsets[sites, shape] = known
         return known
 
@@ -343,17 +306,14 @@ class _Run:
             self.stream.shadow(batch.first, batch.stop) if batch.shadow else None,
         )
         plan, self.state, info = self.controller.update(self.state, seen)
+        self.decisions.count(plan, info)
         if info.events:
             self.events.extend((batch.end_s, event) for event in info.events)
         if plan is not self.decided and plan != self.decided:
-            self._decide(batch.end_s, plan, info)
-
-    def _decide(self, end_s: float, plan: ExitPlan, info: Info) -> None:
-        change = PlanChange(end_s + self.config.control_delay_ms / 1e3, plan)
-        self.decided = plan
-        self.due.append(change)
-        self.changes.append(change)
-        self.decisions.count(plan, info)
+            change = PlanChange(batch.end_s + self.config.control_delay_ms / 1e3, plan)
+            self.decided = plan
+            self.due.append(change)
+            self.changes.append(change)
 
     def result(self, arrivals: Times) -> ReplayResult:
         """Everything, as arrays."""
@@ -365,10 +325,11 @@ class _Run:
         widest = max(len(sites) for sites, _ in self.offsets) + 1
         after_s = np.zeros((len(self.offsets), widest))
         where = np.zeros((len(self.offsets), widest), np.int32)
-        for (sites, _), (row, offsets) in self.offsets.items():
+        for (sites, _), (row, offsets, _) in self.offsets.items():
             after_s[row, : len(offsets)] = offsets
             where[row, : len(offsets)] = (*sites, self.stream.end)
-        released = np.repeat(started, size) + after_s[kind, exits]
+        factor = np.repeat(np.asarray(self.factors), size)
+        released = np.repeat(started, size) + after_s[kind, exits] * factor
         left_at = where[kind, exits]
         answers = Answers(
             latency_ms=(released - arrivals) * 1e3,

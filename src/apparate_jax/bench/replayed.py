@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from apparate_jax.bench.comparison import SYSTEMS, Comparison, Round
 from apparate_jax.bench.oracle import earliest_site, oracle_latency_ms
 from apparate_jax.bench.recording import Recording
-from apparate_jax.bench.replay import ReplayConfig, ReplayResult, replay, saturate
+from apparate_jax.bench.replay import ReplayConfig, replay, saturate
+from apparate_jax.bench.replay_result import ReplayResult
 from apparate_jax.bench.report import Subject
 from apparate_jax.bench.workload import ARRIVALS, Times, arrivals, at_rate
 from apparate_jax.control.config import ControlConfig

@@ -2,7 +2,8 @@
 
 The controller needs to know what an exit saves and what a ramp costs. Both are measured at warm-up,
 per batch shape, on the very programs that serve: the original model and the staged one in turn, so
-that a busy neighbour slows both; medians over the rounds, after dropping the slowest of them.
+that a busy neighbour slows both; medians over the rounds, after dropping the slowest of them. How
+single runs spread around that is kept for replay, and so is what the engine itself adds to them.
 """
 
 import json
@@ -16,18 +17,24 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from apparate_jax.core import Profile, ShapeProfile
 from apparate_jax.errors import CheckpointError
+from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.programs import Programs, Progress, Route
 
 PROFILE = "profile.json"
 """File in a checkpoint's directory with the last profile that was measured of it."""
 
+Times = NDArray[np.float64]
+
 MIN_ROUNDS = 7
 MAX_ROUNDS = 40
 OUTLIER_FRAC = 0.2
 """Share of the slowest rounds that is dropped before the median is taken."""
+SPREAD = 8
+"""Quantiles that stand for how single runs spread."""
 
 
 def device_name() -> str:
@@ -73,7 +80,8 @@ def measure(
         shapes.append(_measure_shape(programs, active, batch, budget_s, clock))
         if progress is not None:
             progress(done, len(programs.batch_sizes), f"batch {batch} measured")
-    return Profile(device_name(), jax.__version__, active, tuple(shapes))
+    handling_ms = _handling_ms(programs, budget_s, clock)
+    return Profile(device_name(), jax.__version__, active, tuple(shapes), handling_ms)
 
 
 def _measure_shape(
@@ -82,7 +90,7 @@ def _measure_shape(
     inputs = jax.device_put(programs.example_inputs(batch))
     vanilla, staged = programs.route((), batch), programs.route(sites, batch)
     every = programs.route(tuple(programs.ramps), batch)
-    pair = _rounds(
+    both = _rounds(
         lambda: [
             *_answer_times(vanilla, programs, inputs, clock),
             *_answer_times(staged, programs, inputs, clock),
@@ -90,7 +98,10 @@ def _measure_shape(
         budget_s,
         clock,
     )
-    alone = _rounds(lambda: _segment_times(programs, batch, inputs, clock), budget_s, clock)
+    pair = _medians(both)
+    alone = _medians(
+        _rounds(lambda: _segment_times(programs, batch, inputs, clock), budget_s, clock)
+    )
     count = len(programs.sites)
     stages, tail_ms, heads = alone[:count], alone[count], alone[count + 1 :]
     by_site = dict(zip(every.sites, heads, strict=True))
@@ -102,18 +113,48 @@ def _measure_shape(
         site_ms=tuple(np.cumsum(stages).tolist()),
         ramp_ms=tuple(by_site.get(site.index, 0.0) for site in programs.sites),
         tail_ms=tail_ms,
+        spread=_spread(both[:, 0], pair[0]),
     )
 
 
-def _rounds(run: Callable[[], list[float]], budget_s: float, clock: Any) -> list[float]:
-    """Medians of ``run``'s columns over the rounds that fit the budget, without the slowest."""
+def _spread(times_ms: Times, median_ms: float) -> tuple[float, ...]:
+    shares = (np.arange(SPREAD) + 0.5) / SPREAD
+    return tuple((np.quantile(times_ms, shares) / median_ms).tolist())
+
+
+def _handling_ms(programs: Programs, budget_s: float, clock: Any) -> float:
+    """What an idle engine adds to one input: its answer's time less that of the program alone."""
+    batch = programs.batch_sizes[0]
+    inputs = programs.example_inputs(batch)
+    on_device, route = jax.device_put(inputs), programs.route((), batch)
+    names = [spec.name for spec in programs.model.inputs]
+    example = {name: values[0] for name, values in zip(names, inputs, strict=True)}
+
+    def both() -> list[float]:
+        (alone,) = _answer_times(route, programs, on_device, clock)
+        start = clock()
+        engine.submit(example).exception()
+        served = (clock() - start) * 1e3
+        engine.wait_idle()
+        return [alone, served, served - alone]
+
+    with Engine(programs) as engine:
+        return max(0.0, _medians(_rounds(both, budget_s, clock))[2])
+
+
+def _rounds(run: Callable[[], list[float]], budget_s: float, clock: Any) -> Times:
+    """What ``run`` gives in each of the rounds that fit the budget: f64[rounds, columns]."""
     run()
     rows: list[list[float]] = []
     start = clock()
     while len(rows) < MIN_ROUNDS or (clock() - start < budget_s and len(rows) < MAX_ROUNDS):
         rows.append(run())
-    table = np.sort(np.asarray(rows), axis=0)
-    kept = table[: max(1, round(len(rows) * (1 - OUTLIER_FRAC)))]
+    return np.asarray(rows)
+
+
+def _medians(rounds: Times) -> list[float]:
+    """Medians of each column, without the slowest rounds."""
+    kept = np.sort(rounds, axis=0)[: max(1, round(len(rounds) * (1 - OUTLIER_FRAC)))]
     medians: list[float] = np.median(kept, axis=0).tolist()
     return medians
 
@@ -181,10 +222,12 @@ def profile_from_json(raw: Any) -> Profile:
             site_ms=tuple(shape["site_ms"]),
             ramp_ms=tuple(shape["ramp_ms"]),
             tail_ms=shape["tail_ms"],
+            spread=tuple(shape.get("spread", ())),
         )
         for shape in raw["shapes"]
     )
-    return Profile(raw["device"], raw["jax_version"], tuple(raw["sites"]), shapes)
+    sites, handling_ms = tuple(raw["sites"]), raw.get("handling_ms", 0.0)
+    return Profile(raw["device"], raw["jax_version"], sites, shapes, handling_ms)
 
 
 def load_profile(path: Path) -> Profile:

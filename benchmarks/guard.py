@@ -1,0 +1,198 @@
+"""The guard: what each promise holds and what it costs, on quiet, shifting and adversarial streams.
+
+The controller drives synthetic streams in closed loop, one batch late. Three ramps see the
+original's margin through noise, so that they agree with it on 85, 90 and 96 % of the inputs, and a
+hundredth of the inputs is answered wrong with confidence. Kept is the saving as a share of what the
+best constant thresholds with hindsight save on the same stream. Writes results/guard.json.
+"""
+
+import multiprocessing
+from typing import Any
+
+import jax.scipy.special
+import numpy as np
+from _common import write_result
+from numpy.typing import NDArray
+
+from apparate_jax.control import guard
+from apparate_jax.control.config import ControlConfig
+from apparate_jax.control.controller import make_controller
+from apparate_jax.control.interface import Observation
+from apparate_jax.control.latency import LatencyModel
+from apparate_jax.control.thresholds import first_exits, tune_thresholds
+from apparate_jax.core import Profile, ShapeProfile
+from apparate_jax.ramps.train import Validation
+
+SITES = (3, 6, 9)
+RELEASE_MS = (2.5, 5.0, 7.3)
+TOTAL_MS = 9.0
+NOISE = (0.5, 0.3, 0.12)
+SURE_BUT_WRONG = 0.01
+ANSWERS = 20_000
+LONG = 50_000
+HELD_OUT = 300
+BATCH = 4
+SEEDS = 20
+SPAN = guard.SPAN
+EPS = 0.01
+PROMISES = ("none", "long-run", "window")
+STREAMS = ("independent", "long", "drift", "shift", "bursts", "worst")
+
+Stream = tuple[NDArray[np.float32], NDArray[np.bool_]]
+
+
+def drawn(rng: np.random.Generator, count: int, harder: NDArray[np.float64], sure: float) -> Stream:
+    """Errors and agreement at every ramp; the noise is ``harder`` times the usual one."""
+    margin, common = rng.normal(size=(2, count))
+    sure_but_wrong = rng.random(count) < sure
+    until = rng.integers(1, len(SITES) + 1, count)
+    errors, agrees = [], []
+    for ramp, usual in enumerate(NOISE):
+        noise = usual * harder
+        own = rng.normal(size=count)
+        seen = margin + noise * (np.sqrt(0.6) * common + np.sqrt(0.4) * own)
+        # ramps are as sure as they were trained to be, however hard it has become
+        distance = np.abs(seen) / (usual * np.sqrt(1 + usual**2))
+        errors.append(np.asarray(jax.scipy.special.ndtr(-distance)))
+        flipped = sure_but_wrong & (ramp < until) & (rng.random(count) < 0.7)
+        agrees.append(((seen > 0) == (margin > 0)) ^ flipped)
+    return np.stack(errors, axis=1).astype(np.float32), np.stack(agrees, axis=1)
+
+
+def stream(kind: str, seed: int) -> Stream:
+    """A stream of this kind: errors f32[n, 3] and agreement bool[n, 3]."""
+    rng = np.random.default_rng(seed)
+    count = LONG if kind == "long" else ANSWERS
+    harder = np.ones(count)
+    if kind == "drift":
+        harder = np.linspace(0.7, 1.6, count)
+    if kind == "shift":
+        harder[count // 2 :] = 2.0
+    errors, agrees = drawn(rng, count, harder, SURE_BUT_WRONG)
+    if kind == "bursts":  # quiet, then every early answer is wrong for a while
+        bad = (np.arange(count) // 250) % 8 == 7
+        agrees[bad] = False
+    if kind == "worst":
+        agrees[:] = False
+        errors[:] = 0.001
+    return errors, agrees
+
+
+def held_out(seed: int) -> Validation:
+    """What training would have held out of the independent stream."""
+    errors, agrees = drawn(
+        np.random.default_rng(10_000 + seed), HELD_OUT, np.ones(HELD_OUT), SURE_BUT_WRONG
+    )
+    labels = np.zeros(HELD_OUT, np.int32)
+    return Validation(SITES, np.arange(HELD_OUT), errors, (~agrees).astype(np.int32), labels)
+
+
+def latency() -> LatencyModel:
+    """A profile of round numbers."""
+    sites = tuple(TOTAL_MS * (i + 1) / 12 for i in range(11))
+    shapes = tuple(
+        ShapeProfile(b, 8.9, TOTAL_MS, RELEASE_MS, sites, (0.05,) * 11, TOTAL_MS / 12)
+        for b in (1, 2, 4, 8)
+    )
+    return LatencyModel(Profile("synthetic", "", SITES, shapes))
+
+
+def play(config: ControlConfig, seed: int, given: Stream) -> tuple[NDArray[np.int64], int]:
+    """Serve a stream under the controller: where each answer left, and how often a ramp stopped."""
+    errors, agrees = given
+    controller = make_controller(config, SITES, latency(), validation=held_out(seed))
+    state = controller.init()
+    plan, left, stops = controller.plan(state), 0, 0
+    exits = np.empty(len(errors), np.int64)
+    late: Observation | None = None
+    for start in range(0, len(errors), BATCH):
+        rows = slice(start, start + BATCH)
+        out = first_exits(errors[rows], plan.thresholds)
+        for row in np.argsort(out, kind="stable"):
+            if out[row] < len(SITES):
+                allowed = plan.exit_cap is None or left < plan.exit_cap
+                left += allowed
+                out[row] = out[row] if allowed else len(SITES)
+        exits[rows] = out
+        if late is not None:
+            plan, state, info = controller.update(state, late)
+            stops += len(info.stopped)
+        late = Observation(SITES, errors[rows], agrees[rows], out.astype(np.int32), BATCH)
+    return exits, stops
+
+
+def judge(kind: str, given: Stream, exits: NDArray[np.int64], stops: int) -> dict[str, float]:
+    """What a run kept and held."""
+    errors, agrees = given
+    savings = np.asarray(latency().savings_ms(SITES, 1), np.float32)
+    saved = np.append(savings, 0.0)[exits].mean()
+    right = np.append(agrees, np.ones((len(agrees), 1), bool), axis=1)
+    wrong = ~right[np.arange(len(exits)), exits]
+    total, count = np.cumsum(wrong), np.arange(1, len(wrong) + 1)
+    spans = np.convolve(wrong, np.ones(SPAN), "valid")
+    out = {
+        "saved_frac": float(saved) / TOTAL_MS,
+        "disagreement": float(wrong.mean()),
+        "moments_above_frac": float((total > EPS * count)[guard.REPAID :].mean()),
+        "windows_above_frac": float((spans > EPS * SPAN).mean()),
+        "stops": float(stops),
+    }
+    if kind in ("independent", "long"):
+        out["kept_frac"] = float(saved) / tune_thresholds(errors, agrees, savings, EPS).saving
+    if kind == "shift":
+        half = len(wrong) // 2
+        out["wrong_in_next_512"] = float(wrong[half : half + SPAN].sum())
+        out["running_512_after"] = float(spans[half])
+        out["running_disagreement_after"] = float(total[half + SPAN] / count[half + SPAN])
+    return out
+
+
+def run(job: tuple[str, str, int]) -> tuple[str, str, dict[str, float]]:
+    """One stream under one promise."""
+    kind, promise, seed = job
+    config = ControlConfig(accuracy=1.0 - EPS, promise=promise, policy="fixed")  # type: ignore[arg-type]
+    given = stream(kind, seed)
+    return kind, promise, judge(kind, given, *play(config, seed, given))
+
+
+def main() -> None:
+    """Every stream under every promise, on as many processes as there are cores."""
+    jobs = [
+        (kind, promise, seed)
+        for kind in STREAMS
+        for promise in PROMISES
+        for seed in range(5 if kind == "long" else SEEDS)
+    ]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        runs = pool.map(run, jobs, chunksize=1)
+    result: dict[str, Any] = {kind: {} for kind in STREAMS}
+    for kind in STREAMS:
+        for promise in PROMISES:
+            rows = [row for k, p, row in runs if (k, p) == (kind, promise)]
+            cell = {
+                key: {
+                    "mean": round(float(np.mean([row[key] for row in rows])), 5),
+                    "worst": round(
+                        (min if key in ("saved_frac", "kept_frac") else max)(
+                            row[key] for row in rows
+                        ),
+                        5,
+                    ),
+                }
+                for key in rows[0]
+            }
+            result[kind][promise] = {"runs": len(rows), **cell}
+            kept = f"kept {cell['kept_frac']['mean']:.1%}  " if "kept_frac" in cell else ""
+            print(
+                f"{kind:12} {promise:9} saved {cell['saved_frac']['mean']:.1%}  {kept}"
+                f"disagreement {cell['disagreement']['mean']:.2%} "
+                f"(worst {cell['disagreement']['worst']:.2%})  windows above "
+                f"{cell['windows_above_frac']['mean']:.1%} "
+                f"(worst {cell['windows_above_frac']['worst']:.1%})"
+            )
+    setup = {"answers": ANSWERS, "long": LONG, "batch": BATCH, "accuracy": 1.0 - EPS}
+    write_result("guard", {"setup": setup, "streams": result})
+
+
+if __name__ == "__main__":
+    main()
