@@ -140,7 +140,7 @@ def test_without_them_nothing_exits_until_enough_was_seen():
     assert controller.plan(state).thresholds == (0.0, 0.0)
     seen = 0
     while max(controller.plan(state).thresholds) == 0.0:
-        plan, state, _ = controller.update(state, released(controller.plan(state), *batch(4, 0.1)))
+        _, state, _ = controller.update(state, released(controller.plan(state), *batch(4, 0.1)))
         seen += 4
         assert seen < 64
     assert seen >= 8  # one wrong answer in 10 cannot be excluded before
@@ -163,7 +163,7 @@ def test_the_step_follows_the_level_without_tuning():
     errors = np.tile(np.float32([0.1, 0.9]), (1, 1))
     for _ in range(3):
         wrong = Observation(SITES, errors, np.zeros((1, 2), bool), np.zeros(1, np.int32), 1)
-        plan, state, info = controller.update(state, wrong)
+        _, state, info = controller.update(state, wrong)
         assert info.tuning is None
         assert state.step == ladder.step_for(guard.level(state.guard))
         steps.append(state.step)
@@ -197,12 +197,11 @@ def test_a_ramp_that_goes_bad_stops_in_that_very_decision_and_the_past_is_forgot
 def test_it_stays_closed_until_a_tuning_on_what_came_since():
     controller = make(replace(CONFIG, tune_every=64))
     state, _, _ = bad_ramp(controller)
-    for count in range(1, 60):
+    for _ in range(CONFIG.cooldown - 1):
         plan, state, info = controller.update(state, stay(1, controller.plan(state)))
-        if info.tuning is not None:
-            break
-        assert plan.thresholds[0] == 0.0
-    assert count == CONFIG.cooldown
+        assert info.tuning is None and plan.thresholds[0] == 0.0
+    plan, state, info = controller.update(state, stay(1, controller.plan(state)))
+    assert info.tuning is not None
     assert state.open == (True, True)
     assert plan.thresholds[0] <= np.float32(0.1), "the error of its wrong answers"
 
@@ -261,7 +260,7 @@ def test_the_search_is_a_setting(method):
 
 def test_without_ramps_there_is_nothing_to_decide():
     controller = make_controller(CONFIG, (), LATENCY)
-    plan, state, info = controller.update(controller.init(), stay(40, ExitPlan()))
+    plan, _, info = controller.update(controller.init(), stay(40, ExitPlan()))
     assert plan == ExitPlan(exit_cap=plan.exit_cap)
     assert info.tuning is None
 

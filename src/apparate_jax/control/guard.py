@@ -24,7 +24,8 @@ reserve keeps as much credit as early answers are usually under way, so that the
 The promise ``window`` looks at the wrong answers among the last 512 as well: the level falls with
 what is left of a window's quota. Once more than :data:`TIGHT` of all windows were above the
 constraint, nothing exits without quota left, and from :data:`STRICT` on the cap covers the window
-as well: then not one more window can rise above, whatever comes.
+as well: then not one more window can rise above, whatever comes, so that in the long run no more
+than that share is (4 % of the windows, and 512 more).
 
 Sharp edges: an answer that cannot be checked (the original's is not finite) counts as wrong. The
 order of answers is the order in which batches complete.
@@ -43,12 +44,12 @@ BASE = 0.75
 GAIN = 0.25
 RESERVE = 1.2
 """Credit kept beside what is under way, in quotas of a window."""
-WINDOW_BASE = 0.85
-SLACK = 0.5
+WINDOW_BASE = 0.75
+SLACK = 0.8
 """How far below its quota a window may run before nothing exits, in quotas."""
-TIGHT = 0.03
+TIGHT = 0.035
 """Share of windows above the constraint beyond which none may run below its quota."""
-STRICT = 0.04
+STRICT = 0.037
 """Share of windows above the constraint beyond which the cap covers windows too."""
 FORGET = 0.98
 """Decay of the largest number of answers under way, per batch."""

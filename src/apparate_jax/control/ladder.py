@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.control.config import ControlConfig
-from apparate_jax.control.thresholds import Tuning, first_exits, tune_ladder
+from apparate_jax.control.thresholds import Tuning, evaluate_first, tune_ladder
 from apparate_jax.control.window import Window
 
 LEVELS = (*(i / 16 for i in range(13)), 0.875, 1.0, 1.125, 1.25, 1.5)
@@ -73,23 +73,16 @@ def tune(
     table = tune_ladder(
         window.errors, window.agrees, savings_ms, window.filled, limits, config.method, most
     )
-    saved, differ, shares = zip(*(_at(row, window, savings_ms) for row in table), strict=True)
-    return Ladder(tuple(tuple(row) for row in table.tolist()), saved, differ, shares)
-
-
-def _at(
-    thresholds: NDArray[np.float32], window: Window, savings_ms: NDArray[np.float32]
-) -> tuple[float, float, tuple[float, ...]]:
-    """Saved per sample, disagreement, and the wrong share of the exits at each ramp."""
-    samples, ramps = window.filled, len(thresholds)
-    exits = first_exits(window.errors[:samples], thresholds)
-    early = np.flatnonzero(exits < ramps)
-    at = exits[early]
-    wrong = np.bincount(at[~window.agrees[early, at]], minlength=ramps)
-    left = np.bincount(at, minlength=ramps)
-    total = max(samples, 1)
-    shares = tuple((wrong / np.maximum(left, 1)).tolist())
-    return float(left @ savings_ms.astype(np.float64)) / total, float(wrong.sum()) / total, shares
+    found = [
+        evaluate_first(window.errors, window.agrees, savings_ms, window.filled, row)
+        for row in table
+    ]
+    return Ladder(
+        tuple(tuple(row) for row in table.tolist()),
+        tuple(one.saving for one in found),
+        tuple(one.disagreement for one in found),
+        tuple(tuple(one.wrong_shares.tolist()) for one in found),
+    )
 
 
 def max_budget(config: ControlConfig) -> int:
