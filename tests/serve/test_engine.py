@@ -2,6 +2,8 @@
 
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -283,3 +285,72 @@ def test_another_set_of_ramps_runs_at_once_and_on_merged_stages_when_they_are_re
         made.close()  # waits for the background compiler
         assert all(made.route((0,), batch).merged for batch in made.batch_sizes)
         assert engine.submit(models.example()).result(30).exit == made.sites[0].name
+
+
+def test_no_more_leave_early_than_the_cap_allows(warmed):
+    with Engine(warmed, plan=replace(ALWAYS, exit_cap=3)) as engine:
+        first = [engine.submit(models.example(seed)).result(30).exit for seed in range(6)]
+        engine.set_plan(replace(ALWAYS, exit_cap=5))
+        later = [engine.submit(models.example(seed)).result(30).exit for seed in range(4)]
+    early = warmed.sites[0].name
+    assert first == [early] * 3 + [FINAL] * 3
+    assert later == [early] * 2 + [FINAL] * 2, "the cap counts from the start"
+
+
+@pytest.mark.parametrize("sites", [(), (0,), (1,), (0, 1)])
+def test_a_shadow_batch_says_what_every_ramp_would_have_answered(warmed, sites):
+    records: list[BatchRecord] = []
+    plan = ExitPlan(sites, (1.0,) * len(sites), shadow_every=2)
+    examples = [models.example(seed) for seed in range(4)]
+    with Engine(warmed, plan=plan, observer=records.append) as engine:
+        for example in examples:
+            engine.submit(example).result(30)
+            assert engine.wait_idle(30)
+    assert [record.shadow is not None for record in records] == [False, True, False, True]
+    for record, example in zip(records, examples, strict=True):
+        assert record.exits.tolist() == [0], "its own answers leave as ever"
+        if record.shadow is not None:
+            early, final = models.answers(warmed, example["x"])
+            assert record.shadow.sites == (0, 1)
+            assert record.shadow.predictions.tolist() == [[int(e.argmax()) for e in early]]
+            probability = [np.exp(e) / np.exp(e).sum() for e in early]
+            wanted = [1 - p.max() for p in probability]
+            np.testing.assert_allclose(record.shadow.errors[0], wanted, atol=1e-5)
+            assert record.final_predictions.tolist() == [int(final.argmax())]
+
+
+def test_the_answers_of_a_shadow_batch_leave_before_its_other_heads_run():
+    """The heads of inactive ramps come behind the original's answer in the queue of the device."""
+    made = models.programs(models.mlp(), (1,))
+    made.warm_atomic()
+    route = made.shadow_route((1,), 1)
+    answers = list(route.dispatch(made.ramp_params, [models.example()["x"][None]]))
+    early, final = models.answers(made, models.example()["x"])
+    for answer, logits in zip(answers, (early[1], final, early[0]), strict=True):
+        np.testing.assert_allclose(np.asarray(answer)[0, 2:], logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_that_fails_after_early_answers_tells_how_many_were_lost():
+    gate = threading.Event()
+    gate.set()
+    made = models.programs(models.gated(gate), (1,))
+    made.warm_merged((0,))
+    made.warm_atomic()
+    records: list[BatchRecord] = []
+    with Engine(made, plan=ExitPlan((0,), (1.0,)), observer=records.append) as engine:
+        original = made.route
+
+        def failing(sites, batch):
+            route = original(sites, batch)
+
+            def dispatch(params, inputs):
+                yield from list(route.dispatch(params, inputs))[:1]
+                raise ValueError("the device is gone")
+
+            return SimpleNamespace(dispatch=dispatch)
+
+        made.route = failing
+        assert engine.submit(models.example()).result(30).exit == made.sites[0].name
+        assert engine.wait_idle(30)
+        made.route = original
+    assert [(len(r.exits), r.lost) for r in records] == [(0, 1)]

@@ -34,7 +34,6 @@ from apparate_jax.core import (
     BatchRecord,
     ExitPlan,
     Model,
-    ShadowAnswers,
     Site,
 )
 from apparate_jax.errors import (
@@ -51,6 +50,7 @@ from apparate_jax.serve.in_flight import (
     next_answer,
     not_finite,
     padded,
+    shadow_answers,
 )
 from apparate_jax.serve.programs import Programs
 
@@ -329,12 +329,24 @@ class Engine:
             except Exception as error:
                 logger.exception("a batch of %d requests failed", len(batch.requests))
                 self._give_up(batch, error)
+                self._tell_lost(batch)
             except BaseException as error:
                 self._give_up(batch, error)
                 raise
             else:
                 self._leave(len(batch.requests))
                 self._slots.release()
+
+    def _tell_lost(self, batch: InFlight) -> None:
+        """Early answers of a batch that failed can no more be checked: whoever counts must know."""
+        early = batch.exits < len(batch.sites)
+        if self._observer is not None and early.any():
+            nobody = np.zeros(len(early), np.bool_)
+            label = np.zeros(len(early), np.int32)
+            try:
+                self._observer(make_record(batch, nobody, label, self._clock()))
+            except Exception:
+                logger.exception("the observer failed")
 
     def _release(self, batch: InFlight) -> None:
         for position, site in enumerate(batch.sites):
@@ -363,24 +375,9 @@ class Engine:
             else:
                 batch.released_s[row] = self._clock()
                 self._fail([batch.requests[row]], not_finite(logits[row]))
-        shadow = self._shadow_answers(batch, finite) if batch.shadow else None
+        shadow = shadow_answers(batch, self._programs.ramps, finite) if batch.shadow else None
         if self._observer is not None:
             self._observer(make_record(batch, finite, label, finished_s, shadow))
-
-    def _shadow_answers(self, batch: InFlight, finite: NDArray[np.bool_]) -> ShadowAnswers:
-        """What all ramps say, once the batch's own answers have left."""
-        columns = {
-            site: (batch.errors[:, r], batch.predictions[:, r])
-            for r, site in enumerate(batch.sites)
-        }
-        others = [site for site in sorted(self._programs.ramps) if site not in batch.sites]
-        for site in others:
-            error, label, _ = next_answer(batch)
-            columns[site] = error, label
-        sites = tuple(sorted(columns))
-        errors = np.stack([columns[site][0] for site in sites], axis=1)
-        predictions = np.stack([columns[site][1] for site in sites], axis=1)
-        return ShadowAnswers(sites, errors[finite], predictions[finite])
 
     def _resolve(self, batch: InFlight, row: int, position: int, answer: Answer) -> None:
         batch.released[row] = True

@@ -5,6 +5,7 @@ from then on.
 """
 
 import queue
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,3 +122,23 @@ def make_record(
         lost=int(np.count_nonzero(batch.exits[~finite] < len(batch.sites))),
         shadow=shadow,
     )
+
+
+def shadow_answers(
+    batch: InFlight, ramps: Collection[int], finite: NDArray[np.bool_]
+) -> ShadowAnswers:
+    """What all ramps say to a shadow batch, once its own answers have left.
+
+    Args:
+        batch: Its active ramps and the original's answer have been read.
+        ramps: Sites with a trained ramp.
+        finite: bool[n], inputs that the original model has an answer for.
+    """
+    columns = {s: (batch.errors[:, r], batch.predictions[:, r]) for r, s in enumerate(batch.sites)}
+    for site in sorted(set(ramps) - set(batch.sites)):
+        error, label, _ = next_answer(batch)
+        columns[site] = error, label
+    sites = tuple(sorted(columns))
+    errors = np.stack([columns[site][0] for site in sites], axis=1)
+    predictions = np.stack([columns[site][1] for site in sites], axis=1)
+    return ShadowAnswers(sites, errors[finite], predictions[finite])
