@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apparate_jax.bench.record import answer_all, record
+from apparate_jax.bench.record import answer_all, normalised_entropy, record
 from apparate_jax.data import ArrayDataset
 from apparate_jax.errors import DataError, NumericsError
 from apparate_jax.graph import trace
@@ -96,3 +96,19 @@ def test_no_rows_at_all(parts):
     program, model, ramps = parts
     with pytest.raises(DataError, match="x has no rows: nothing to record"):
         record(program, model, ramps, ArrayDataset("x", (stream().inputs[0][:0],)), tiny.PROFILE)
+
+
+def test_entropies_and_the_originals_own_errors(parts):
+    program, model, ramps = parts
+    made = record(program, model, ramps, stream(), tiny.PROFILE)
+    assert made.entropies.shape == made.errors.shape
+    assert made.final_errors.shape == (37,) and (made.final_errors >= 0).all()
+    for column in range(2):  # surer is surer by either score
+        errors, entropies = made.errors[:, column], made.entropies[:, column]
+        assert np.corrcoef(errors, entropies)[0, 1] > 0.5
+
+
+def test_normalised_entropy():
+    logits = np.log(np.float32([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]]))
+    expected = [1.5 * np.log(2) / np.log(3), 1.0]
+    np.testing.assert_allclose(normalised_entropy(logits), expected, rtol=1e-6)

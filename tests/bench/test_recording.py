@@ -181,3 +181,30 @@ def test_a_file_that_was_cut_short(tmp_path):
         path.write_bytes(whole[:kept])
         with pytest.raises(DataError, match="is no recording"):
             load(path)
+
+
+def test_another_criterion():
+    made = tiny.recording(6)
+    assert made.with_criterion("error") is made
+    with pytest.raises(DataError, match="no entropies: record the stream again"):
+        made.with_criterion("entropy")
+    with pytest.raises(DataError, match=r"'margin', expected one of \['error', 'entropy'\]"):
+        made.with_criterion("margin")
+    entropies = made.errors**2
+    by_entropy = replace(made, entropies=entropies).with_criterion("entropy")
+    np.testing.assert_array_equal(by_entropy.errors, entropies)
+    assert by_entropy.validation is None
+
+
+def test_what_a_recording_may_lack_follows_its_rows(tmp_path):
+    made = tiny.recording(6)
+    full = replace(made, entropies=made.errors**2, final_errors=made.errors[:, 2] / 2)
+    full.save(tmp_path / "full.npz")
+    for one in (full, load(tmp_path / "full.npz")):
+        np.testing.assert_array_equal(one.slice(2, 4).entropies, full.entropies[2:4])
+        np.testing.assert_array_equal(
+            one.reorder(np.array([3, 0])).final_errors[0], full.final_errors[3]
+        )
+    both = concatenate([full, made])
+    assert both.entropies is None and both.final_errors is None
+    assert concatenate([full, full]).entropies.shape == (12, 3)

@@ -36,8 +36,9 @@ def earliest_right(
     """
     sites, count = [ramp.site for ramp in ramps], len(program.sites)
     earliest = np.full(len(data), count, np.int64)
-    for rows, _, predictions, answers in answer_all(program, model, ramps, data, progress):
-        earliest[rows] = earliest_site(sites, count, predictions, answers)
+    for part in answer_all(program, model, ramps, data, progress):
+        found = earliest_site(sites, count, part.predictions, part.final_predictions)
+        earliest[part.rows] = found
     return earliest
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +17,7 @@ from apparate_jax.core import Model, Profile
 from apparate_jax.data.dataset import Dataset
 from apparate_jax.errors import DataError, NumericsError
 from apparate_jax.graph import Program
-from apparate_jax.ramps.answer import pack_answer, unpack_answer
+from apparate_jax.ramps.answer import answer_error, pack_answer, unpack_answer
 from apparate_jax.ramps.features import Progress, forward, make_layout
 from apparate_jax.ramps.heads import Ramp, head_logits
 from apparate_jax.ramps.train import Validation
@@ -33,12 +34,34 @@ class Answered(NamedTuple):
         errors: f32[n, S].
         predictions: i32[n, S].
         final_predictions: i32[n]; -1 where the original's logits are not finite.
+        entropies: f32[n, S], normalised to 0..1.
+        final_errors: f32[n], the original's.
     """
 
     rows: slice
     errors: NDArray[np.float32]
     predictions: NDArray[np.int32]
     final_predictions: NDArray[np.int32]
+    entropies: NDArray[np.float32]
+    final_errors: NDArray[np.float32]
+
+
+def normalised_entropy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Entropy of the softmax over the entropy of a guess among all classes: f32[n], 0..1.
+
+    Args:
+        logits: f32[n, classes]; NaN where they are not finite.
+
+    >>> normalised_entropy(np.float32([[0, 0], [30, 0]])).round(3).tolist()
+    [1.0, 0.0]
+    """
+    values = logits.astype(np.float64)
+    below = values - values.max(axis=1, keepdims=True)
+    weights = np.exp(below)
+    total = weights.sum(axis=1)
+    entropy = np.log(total) - (weights * below).sum(axis=1) / total
+    shares: NDArray[np.float64] = np.clip(entropy / np.log(max(2, logits.shape[1])), 0.0, 1.0)
+    return shares.astype(np.float32)
 
 
 def answer_all(
@@ -78,11 +101,15 @@ def _answered(
 ) -> Answered:
     errors = np.empty((len(logits), len(packed)), np.float32)
     predictions = np.empty((len(logits), len(packed)), np.int32)
-    for column, answer in enumerate(packed):
-        errors[:, column], predictions[:, column], _ = unpack_answer(answer)
+    entropies = np.empty((len(logits), len(packed)), np.float32)
+    with np.errstate(invalid="ignore"):  # logits that are not finite have a NaN
+        for column, answer in enumerate(packed):
+            errors[:, column], predictions[:, column], scores = unpack_answer(answer)
+            entropies[:, column] = normalised_entropy(scores)
     finite = np.isfinite(logits).all(axis=1)
     final = np.where(finite, logits.argmax(axis=1), -1).astype(np.int32)
-    return Answered(rows, errors, predictions, final)
+    own = np.asarray(answer_error(jnp.asarray(logits)))
+    return Answered(rows, errors, predictions, final, entropies, own)
 
 
 def record(
@@ -129,6 +156,8 @@ def record(
         errors=np.concatenate([p.errors for p in parts]),
         predictions=np.concatenate([p.predictions for p in parts]),
         final_predictions=final,
+        entropies=np.concatenate([p.entropies for p in parts]),
+        final_errors=np.concatenate([p.final_errors for p in parts]),
         labels=None if labels is None else np.asarray(labels, np.int32),
         parts=(Part(data.name, 0),),
         profile=profile,

@@ -25,8 +25,11 @@ from apparate_jax.ramps.train import Validation
 from apparate_jax.serve.profile import profile_from_json
 
 FORMAT = 1
+CRITERIA = ("error", "entropy")
+"""Scores by which an answer may leave: 1 - top probability, or the entropy."""
 _HEADER = "header"
-_ARRAYS = ("errors", "predictions", "final_predictions", "labels")
+_OPTIONAL = ("labels", "entropies", "final_errors")
+_ARRAYS = ("errors", "predictions", "final_predictions", *_OPTIONAL)
 _HELD_OUT = ("rows", "errors", "predictions", "labels")
 
 
@@ -63,6 +66,9 @@ class Recording:
         validation: What the ramps said about the samples that their training held out: a policy
             begins with it.
         ramp_bytes: Memory of each ramp, S of them, for policies that choose within a budget.
+        entropies: f32[N, S], entropy of each ramp's probabilities over that of a guess, 0..1 or
+            NaN; None in recordings without.
+        final_errors: f32[N], the original model's own; None in recordings without.
     """
 
     model: str
@@ -80,6 +86,8 @@ class Recording:
     labels: NDArray[np.int32] | None = None
     validation: Validation | None = None
     ramp_bytes: tuple[int, ...] = ()
+    entropies: NDArray[np.float32] | None = None
+    final_errors: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -115,14 +123,31 @@ class Recording:
             raise DataError(f"rows {order.min()}..{order.max()} of a recording of {len(self)} rows")
         return self._rows(order, (Part(self.workload, 0),))
 
+    def with_criterion(self, criterion: str) -> "Recording":
+        """The same stream, leaving by another score: thresholds are compared with that.
+
+        Args:
+            criterion: One of :data:`CRITERIA`. Of held-out samples only the errors are kept, so
+                they are left out with ``"entropy"``.
+
+        Raises:
+            DataError: Unknown, or not recorded.
+        """
+        if criterion not in CRITERIA:
+            raise DataError(f"the criterion is {criterion!r}, expected one of {list(CRITERIA)}")
+        if criterion == "error":
+            return self
+        if self.entropies is None:
+            raise DataError("this recording has no entropies: record the stream again")
+        return replace(self, errors=self.entropies, validation=None)
+
     def save(self, path: Path) -> None:
         """Write it as one ``.npz`` under exactly this name."""
         kept = {*_ARRAYS, "validation"}
         header = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in kept}
         text = json.dumps({"format": FORMAT, **header, "profile": asdict(self.profile)})
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
-        if self.labels is None:
-            del arrays["labels"]
+        arrays = {name: array for name, array in arrays.items() if array is not None}
         if self.validation is not None:
             arrays |= {f"validation_{name}": getattr(self.validation, name) for name in _HELD_OUT}
         arrays[_HEADER] = np.frombuffer(text.encode(), np.uint8)
@@ -132,13 +157,16 @@ class Recording:
     def _rows(self, rows: NDArray[np.int64], parts: tuple[Part, ...]) -> "Recording":
         if len(rows) == 0:
             raise DataError(f"no rows are left of a recording of {len(self)}: take some of them")
+        optional: dict[str, Any] = {
+            name: None if array is None else array[rows] for name, array in _optional(self).items()
+        }
         return replace(
             self,
             errors=self.errors[rows],
             predictions=self.predictions[rows],
             final_predictions=self.final_predictions[rows],
-            labels=None if self.labels is None else self.labels[rows],
             parts=parts,
+            **optional,
         )
 
 
@@ -205,20 +233,33 @@ def concatenate(recordings: Sequence[Recording]) -> Recording:
                     f"{getattr(first, name)}: record both with the same checkpoint"
                 )
     starts = np.cumsum([0, *map(len, recordings)])[:-1].tolist()
-    labels = [r.labels for r in recordings if r.labels is not None]
+    optional: dict[str, Any] = {
+        name: _joined([getattr(r, name) for r in recordings]) for name in _OPTIONAL
+    }
     return replace(
         first,
         workload=", ".join(r.workload for r in recordings),
         errors=np.concatenate([r.errors for r in recordings]),
         predictions=np.concatenate([r.predictions for r in recordings]),
         final_predictions=np.concatenate([r.final_predictions for r in recordings]),
-        labels=np.concatenate(labels) if len(labels) == len(recordings) else None,
+        **optional,
         parts=tuple(
             Part(part.name, start + part.first)
             for r, start in zip(recordings, starts, strict=True)
             for part in r.parts
         ),
     )
+
+
+def _optional(recording: Recording) -> dict[str, Any]:
+    """The arrays that a recording may lack, by name."""
+    return {name: getattr(recording, name) for name in _OPTIONAL}
+
+
+def _joined(arrays: list[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """One after the other; None if one is missing."""
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if len(there) == len(arrays) else None
 
 
 def _ends(recording: Recording) -> list[int]:
@@ -233,8 +274,11 @@ def _problem(r: Recording) -> str | None:
         "errors": (np.float32, (count, len(r.ramps))),
         "predictions": (np.int32, (count, len(r.ramps))),
         "final_predictions": (np.int32, (count,)),
-        **({} if r.labels is None else {"labels": (np.int32, (count,))}),
+        "labels": (np.int32, (count,)),
+        "entropies": (np.float32, (count, len(r.ramps))),
+        "final_errors": (np.float32, (count,)),
     }
+    wanted = {name: w for name, w in wanted.items() if getattr(r, name) is not None}
     for name, (dtype, shape) in wanted.items():
         array = getattr(r, name)
         if array.dtype != dtype or array.shape != shape:
