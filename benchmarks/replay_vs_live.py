@@ -2,9 +2,9 @@
 
 The original model, a fixed plan with exits and the default controller, at four loads, in turns over
 several rounds. Two comparisons: "profile" replays with latencies measured anew before each round;
-"paced" with how the live run's own batches spread around that profile, so that a neighbour who
-comes or goes between the two is not taken for an error of the simulation. Which request waits for
-which, and who leaves where, is simulated in both. Writes results/replay_vs_live.json.
+"paced" also with how much slower than the profile the device was in the course of the live run, so
+that a neighbour who comes or goes is not taken for an error of the simulation. Which requests share
+a batch, wait, and leave where is simulated in both. Writes results/replay_vs_live.json.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from apparate_jax.bench.feed import feed
 from apparate_jax.bench.live import Recorder, send
 from apparate_jax.bench.record import record
 from apparate_jax.bench.recording import Recording
-from apparate_jax.bench.replay import ReplayConfig, replay
+from apparate_jax.bench.replay import Pace, ReplayConfig, replay
 from apparate_jax.bench.replayed import policy
 from apparate_jax.bench.workload import Times, arrivals
 from apparate_jax.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
@@ -35,7 +35,7 @@ from apparate_jax.data.dataset import Dataset
 from apparate_jax.graph import trace
 from apparate_jax.serve import Service, prepare
 from apparate_jax.serve.cache import enable_compilation_cache
-from apparate_jax.serve.profile import SPREAD, measure
+from apparate_jax.serve.profile import measure
 
 LOADS = (0.2, 0.4, 0.6, 0.8)
 ROUNDS = 2
@@ -69,16 +69,16 @@ def figures(answers: Answers) -> dict[str, float]:
     }
 
 
-def paced(profile: Profile, records: list[BatchRecord]) -> Profile:
-    """The profile as a live run had it: its batches' times over the profile's, in quantiles."""
-    latency, factors = LatencyModel(profile), []
+def pace_of(profile: Profile, records: list[BatchRecord], begun_s: float) -> Pace:
+    """How much slower than the profile the device was, batch by batch of a live run."""
+    latency, since, factors = LatencyModel(profile), [0.0], [1.0]
     for before, batch in itertools.pairwise(records):
         if before.shadow is None:
-            took_s = batch.finished_s - max(batch.dispatched_s, before.finished_s)
-            factors.append(took_s * 1e3 / latency.total_ms(batch.sites, batch.shape))
-    spread = tuple(np.quantile(factors, (np.arange(SPREAD) + 0.5) / SPREAD).tolist())
-    shapes = tuple(replace(shape, spread=spread) for shape in profile.shapes)
-    return replace(profile, shapes=shapes, handling_ms=0.0)
+            start_s = max(batch.dispatched_s, before.finished_s)
+            total_ms = latency.total_ms(batch.sites, batch.shape)
+            since.append(start_s - begun_s)
+            factors.append((batch.finished_s - start_s) * 1e3 / total_ms)
+    return Pace(tuple(since), tuple(factors))
 
 
 class Bench:
@@ -147,12 +147,14 @@ class Bench:
                     "load_average": round(os.getloadavg()[0], 2),
                     "live": lived,
                 }
-                config = ReplayConfig(first_row=first % len(recording))
-                for kind, used in (("profile", profile), ("paced", paced(profile, records))):
-                    stream = replace(recording, profile=used)
-                    made = figures(replay(stream, self.controller(name), times, config).answers)
-                    ratio = {key: round(made[key] / lived[key], 3) for key in KEYS}
-                    row[kind] = {**made, "over_live": ratio}
+                plain = ReplayConfig(first_row=first % len(recording))
+                begun_s = float(records[0].arrived_s[0] - times[0])
+                pace = replace(plain, pace=pace_of(profile, records, begun_s))
+                for kind, config in (("profile", plain), ("paced", pace)):
+                    made = replay(recording, self.controller(name), times, config)
+                    found = figures(made.answers)
+                    ratio = {key: round(found[key] / lived[key], 3) for key in KEYS}
+                    row[kind] = {**found, "over_live": ratio}
                 print(row, flush=True)
                 yield row
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apparate_jax.bench.replay import ReplayConfig, replay, saturate
+from apparate_jax.bench.replay import Pace, ReplayConfig, replay, saturate
 from apparate_jax.bench.workload import arrivals
 from apparate_jax.control.interface import Controller, Info, fixed
 from apparate_jax.control.latency import LatencyModel
@@ -221,6 +221,16 @@ def test_single_runs_spread_as_measured():
 def test_a_slow_run_holds_up_the_next():
     stream = replace(tiny.recording(), profile=spread(2.0))
     np.testing.assert_allclose(replay(stream, VANILLA, ms(0, 5)).answers.latency_ms, [20, 35])
+
+
+def test_a_device_that_slows_down():
+    paced = ReplayConfig(pace=Pace((0.0, 0.1, 0.2), (1.0, 2.0, 0.5)))
+    made = replay(tiny.recording(), VANILLA, ms(0, 90, 100, 150, 250), paced)
+    # the third starts at 100 and is slow; so is the fourth, which waits for nobody
+    np.testing.assert_allclose(made.answers.latency_ms, [10, 10, 20, 20, 5])
+    for bad in (((), ()), ((0.0,), (0.0,)), ((0.0,), (1.0, 2.0))):
+        with pytest.raises(ConfigError, match="a pace of"):
+            Pace(*bad)
 
 
 # What must hold, whatever the stream.

@@ -16,7 +16,7 @@ Pure and deterministic: no clock, no threads. Times within are float seconds fro
 arrival's zero; hours of traffic take seconds (docs/benchmarks.md).
 
 Sharp edges: a set of ramps costs the same whether or not its merged stages are compiled; batches
-spread independently, though a busy neighbour slows many in a row.
+spread independently, though a busy neighbour slows many in a row (:class:`Pace`).
 """
 
 from bisect import bisect_right
@@ -55,6 +55,7 @@ class ReplayConfig:
             force.
         first_row: Row of the recording that the first request brings.
         seed: Of how single runs spread.
+        pace: A device whose speed changes, instead of that spread; None for the profile's.
     """
 
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -62,6 +63,7 @@ class ReplayConfig:
     control_delay_ms: float = 0.0
     first_row: int = 0
     seed: int = 0
+    pace: "Pace | None" = None
 
     def __post_init__(self) -> None:
         delay = self.control_delay_ms
@@ -70,6 +72,30 @@ class ReplayConfig:
                 f"control_delay_ms is {delay}, first_row {self.first_row} and seed {self.seed}, "
                 "expected at least 0"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How slow the device is at what time: a neighbour who comes and goes, throttling by heat.
+
+    Attributes:
+        since_s: Ascending times; before the first its factor holds as well.
+        factors: What the profile's times are multiplied by from each of them on.
+    """
+
+    since_s: tuple[float, ...]
+    factors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.since_s) == len(self.factors) or min(self.factors) <= 0:
+            raise ConfigError(
+                f"a pace of {len(self.since_s)} times and {len(self.factors)} factors: expected "
+                "one factor above 0 per time, and at least one"
+            )
+
+    def at(self, time_s: float) -> float:
+        """The factor of a batch that starts now."""
+        return self.factors[max(0, bisect_right(self.since_s, time_s) - 1)]
 
 
 def replay(
@@ -197,9 +223,11 @@ class _Run:
         batch = self._form()
         stretch = self.stream.stretch(batch.sites, batch.first, batch.stop)
         kind, medians, spread = self._offsets(batch.sites, batch.shape)
-        factor = spread[int(self.draws[len(self.kinds)] * len(spread))]
+        batch.start_s = start_s = max(batch.formed_s + self.handling_s, self.free_s)
+        pace = self.config.pace
+        draw = int(self.draws[len(self.kinds)] * len(spread))
+        factor = spread[draw] if pace is None else pace.at(start_s)
         offsets = [after_s * factor for after_s in medians]
-        batch.start_s = max(batch.formed_s + self.handling_s, self.free_s)
         finish_s = batch.start_s + offsets[-1]
         shadow_s = self.latency.shadow_ms(batch.sites, batch.shape) / 1e3 if batch.shadow else 0.0
         batch.end_s = self.free_s = finish_s + shadow_s
