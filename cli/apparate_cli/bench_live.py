@@ -15,7 +15,6 @@ from apparate_jax.bench.live import LiveConfig, run_live
 from apparate_jax.bench.oracle import earliest_right, oracle_latency_ms
 from apparate_jax.bench.report import Subject, build_report
 from apparate_jax.checkpoint import Checkpoint
-from apparate_jax.control.thresholds import METHODS
 from apparate_jax.data import load_data
 from apparate_jax.data.dataset import Circle, Dataset
 from apparate_jax.graph import trace as trace_model
@@ -48,9 +47,9 @@ def live(
     accuracy: options.Accuracy = options.CONTROL.accuracy,
     ramp_budget: options.RampBudget = options.PLACEMENT.ramp_budget,
     batch_sizes: options.BatchSizes = options.BATCH_SIZES,
-    method: Annotated[
-        str, typer.Option(help=f"Threshold search: {' or '.join(METHODS)}.")
-    ] = options.CONTROL.method,
+    promise: options.Promise = options.CONTROL.promise,
+    policy: options.Policy = options.CONTROL.policy,
+    method: options.Method = options.CONTROL.method,
     oracle: Annotated[
         bool, typer.Option(help="Also state what leaving at the earliest right site would save.")
     ] = True,
@@ -80,7 +79,9 @@ def live(
         settle=settle,
         seed=seed,
     )
-    service_config = options.service_config(accuracy, ramp_budget, batch_sizes, method)
+    service_config = options.service_config(
+        ramp_budget, batch_sizes, options.control_config(accuracy, promise, policy, method)
+    )
     loaded = trained(checkpoint)
     examples = load_data(
         data,

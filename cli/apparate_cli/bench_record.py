@@ -12,6 +12,7 @@ from apparate_cli.output import Output, check_place, new_file, phases
 from apparate_cli.trained import trained
 from apparate_jax.bench.record import record as record_stream
 from apparate_jax.bench.recording import Recording
+from apparate_jax.control.config import ControlConfig
 from apparate_jax.data import load_data
 from apparate_jax.graph import trace
 from apparate_jax.serve import prepare
@@ -43,7 +44,7 @@ def record(
     """
     output = Output(json)
     check_place(output_path)
-    config = options.service_config(accuracy, ramp_budget, batch_sizes, options.CONTROL.method)
+    config = options.service_config(ramp_budget, batch_sizes, ControlConfig(accuracy=accuracy))
     loaded = trained(checkpoint)
     model = loaded.model
     examples = load_data(

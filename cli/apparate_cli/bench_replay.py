@@ -20,8 +20,6 @@ from apparate_jax.bench.replayed import (
     subject,
 )
 from apparate_jax.bench.report import build_report
-from apparate_jax.control.config import POLICIES, PROMISES, ControlConfig
-from apparate_jax.control.thresholds import METHODS
 from apparate_jax.ramps.placement import PlacementConfig
 from apparate_jax.serve.engine import EngineConfig
 
@@ -47,15 +45,9 @@ def replay(
         int, typer.Option(help="Requests before them that count for agreement only.")
     ] = REPLAYED.settle,
     accuracy: options.Accuracy = options.CONTROL.accuracy,
-    promise: Annotated[
-        str, typer.Option(help=f"What is held of it: {', '.join(PROMISES)}.")
-    ] = options.CONTROL.promise,
-    policy_name: Annotated[
-        str, typer.Option("--policy", help=f"How ramps change: {', '.join(POLICIES)}.")
-    ] = options.CONTROL.policy,
-    method: Annotated[
-        str, typer.Option(help=f"Threshold search: {' or '.join(METHODS)}.")
-    ] = options.CONTROL.method,
+    promise: options.Promise = options.CONTROL.promise,
+    policy_name: options.Policy = options.CONTROL.policy,
+    method: options.Method = options.CONTROL.method,
     ramp_budget: options.RampBudget = options.PLACEMENT.ramp_budget,
     max_in_flight: Annotated[
         int, typer.Option(help="Batches under way at a time.")
@@ -88,12 +80,7 @@ def replay(
     settings = ReplayConfig(
         EngineConfig(max_in_flight, queue_size), control_delay_ms=control_delay_ms
     )
-    control = ControlConfig(
-        accuracy=accuracy,
-        promise=promise,  # type: ignore[arg-type]
-        policy=policy_name,  # type: ignore[arg-type]
-        method=method,  # type: ignore[arg-type]
-    )
+    control = options.control_config(accuracy, promise, policy_name, method)
     stream = load(recording)
     controller = policy(stream, control, PlacementConfig(ramp_budget=ramp_budget))
     start = time.perf_counter()

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from apparate_jax.control.config import ControlConfig
+from apparate_jax.control.config import POLICIES, PROMISES, ControlConfig
+from apparate_jax.control.thresholds import METHODS
 from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.placement import PlacementConfig
 from apparate_jax.serve.service import ServiceConfig
@@ -41,6 +42,17 @@ Limit = Annotated[int | None, typer.Option(help="Use at most this many rows.")]
 Accuracy = Annotated[
     float, typer.Option(help="Share of answers that must equal the original model's.")
 ]
+Promise = Annotated[
+    str,
+    typer.Option(
+        help=f"What is held of the accuracy: {', '.join(PROMISES)} (over the stream, or in nearly "
+        "every window of 512 answers)."
+    ),
+]
+Policy = Annotated[
+    str, typer.Option("--policy", help=f"How active ramps change: {', '.join(POLICIES)}.")
+]
+Method = Annotated[str, typer.Option(help=f"Threshold search: {', '.join(METHODS)}.")]
 RampBudget = Annotated[
     float,
     typer.Option(help="What ramps may add to the worst-case latency, as a share; measured."),
@@ -65,12 +77,24 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def service_config(
-    accuracy: float, ramp_budget: float, batch_sizes: str, method: str
-) -> ServiceConfig:
+def control_config(accuracy: float, promise: str, policy: str, method: str) -> ControlConfig:
+    """The controller's configuration from what was typed.
+
+    Raises:
+        ConfigError: A value that does not exist.
+    """
+    return ControlConfig(
+        accuracy=accuracy,
+        promise=promise,  # type: ignore[arg-type]
+        policy=policy,  # type: ignore[arg-type]
+        method=method,  # type: ignore[arg-type]
+    )
+
+
+def service_config(ramp_budget: float, batch_sizes: str, control: ControlConfig) -> ServiceConfig:
     """The service's configuration from what was typed."""
     return ServiceConfig(
         batch_sizes=parse_sizes(batch_sizes),
-        control=ControlConfig(accuracy=accuracy, method=method),  # type: ignore[arg-type]
+        control=control,
         placement=PlacementConfig(ramp_budget=ramp_budget),
     )

@@ -8,7 +8,6 @@ import typer
 from apparate_cli import options
 from apparate_cli.output import phases, stderr
 from apparate_cli.trained import trained
-from apparate_jax.control.thresholds import METHODS
 from apparate_jax.serve import Service, prepare
 from apparate_jax.serve.profile import keep_profile
 
@@ -23,9 +22,9 @@ def serve(
     accuracy: options.Accuracy = options.CONTROL.accuracy,
     ramp_budget: options.RampBudget = options.PLACEMENT.ramp_budget,
     batch_sizes: options.BatchSizes = options.BATCH_SIZES,
-    method: Annotated[
-        str, typer.Option(help=f"Threshold search: {' or '.join(METHODS)}.")
-    ] = options.CONTROL.method,
+    promise: options.Promise = options.CONTROL.promise,
+    policy: options.Policy = options.CONTROL.policy,
+    method: options.Method = options.CONTROL.method,
 ) -> None:
     """Serve early answers over the Open Inference Protocol (REST).
 
@@ -33,7 +32,9 @@ def serve(
     """
     from apparate_jax.serve.http import open_socket
 
-    config = options.service_config(accuracy, ramp_budget, batch_sizes, method)
+    config = options.service_config(
+        ramp_budget, batch_sizes, options.control_config(accuracy, promise, policy, method)
+    )
     loaded = trained(checkpoint)
     with open_socket(host, http_port) as sock:
         with phases() as phase:

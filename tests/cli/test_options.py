@@ -19,16 +19,24 @@ def test_sizes_that_are_none(text):
 
 
 def test_the_defaults_are_the_librarys():
+    control = options.CONTROL
     made = options.service_config(
-        options.CONTROL.accuracy,
         options.PLACEMENT.ramp_budget,
         options.BATCH_SIZES,
-        options.CONTROL.method,
+        options.control_config(control.accuracy, control.promise, control.policy, control.method),
     )
     assert made == ServiceConfig()
 
 
 def test_what_is_typed_arrives():
-    made = options.service_config(0.95, 0.5, "2", "greedy")
-    assert made.control.accuracy == 0.95 and made.control.method == "greedy"
+    control = options.control_config(0.95, "window", "paper", "greedy")
+    made = options.service_config(0.5, "2", control)
+    assert (control.accuracy, control.promise) == (0.95, "window")
+    assert (control.policy, control.method) == ("paper", "greedy")
+    assert made.control == control
     assert made.placement.ramp_budget == 0.5 and made.batch_sizes == (2,)
+
+
+def test_a_promise_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match=r"promise is 'all', expected one of \['long-run'"):
+        options.control_config(0.99, "all", "exact", "exact")
