@@ -24,7 +24,7 @@ from apparate_jax.ramps.train import Validation
 
 SPREAD = (0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.3)
 ROWS, SITES, ACTIVE = 6000, 12, (0, 6, 8)
-REQUESTS, ROUNDS, TARGET = 200_000, 5, 50_000
+REQUESTS, ROUNDS, TARGET = 200_000, 3, 50_000
 
 
 def stream() -> Recording:
@@ -86,7 +86,7 @@ def timed(name: str, run: Callable[[], ReplayResult], requests: int) -> dict[str
 
 def main() -> None:
     """Time every case."""
-    recording, plan = stream(), fixed(ExitPlan(ACTIVE, (0.1, 0.05, 0.05)))
+    recording, plan = stream(), fixed(ExitPlan(ACTIVE, (0.05, 0.001, 0.001)))
     result = {}
     for rate in (20, 60, 90):
         times = arrivals("poisson", rate, REQUESTS)
