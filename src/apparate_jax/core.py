@@ -7,6 +7,7 @@ Units are in the names: ``_ms``, ``_s``, ``_frac`` (0..1), ``_bytes``. Arrays ar
 and type: ``f32[batch, classes]``.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -190,12 +191,14 @@ class ExitPlan:
             unchecked ones there are.
         shadow_every: Every so many batches one also says what the inactive ramps would have
             answered, once its own answers have left; 0 is never.
+        worth: What exits save per input, as a multiple of what the ramps add to a batch.
     """
 
     sites: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
     exit_cap: int | None = None
     shadow_every: int = 0
+    worth: float = math.inf
 
     def __post_init__(self) -> None:
         if list(self.sites) != sorted(set(self.sites)):
@@ -207,6 +210,8 @@ class ExitPlan:
             )
         if not all(0.0 <= t <= 1.0 for t in self.thresholds):
             raise ConfigError(f"thresholds are {self.thresholds}, expected values in 0..1")
+        if not self.worth >= 0.0:
+            raise ConfigError(f"worth is {self.worth}, expected at least 0")
         if self.shadow_every < 0:
             raise ConfigError(f"shadow_every is {self.shadow_every}, expected at least 0 batches")
 

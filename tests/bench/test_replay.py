@@ -11,7 +11,7 @@ from apparate_jax.bench.replay import Pace, ReplayConfig, replay, saturate
 from apparate_jax.bench.workload import arrivals
 from apparate_jax.control.interface import Controller, Info, fixed
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import always, unless_saturated
+from apparate_jax.control.load import Load, always, by_worth, next_fill, unless_saturated
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.batching import batch_shape
@@ -241,6 +241,7 @@ def reference(stream, plan, times, config):
     latency, sizes = LatencyModel(stream.profile), LatencyModel(stream.profile).batches
     waiting, ends, out, cap = list(range(len(times))), [], {}, plan.exit_cap
     since = left = 0
+    fill = 0.0
     while waiting:
         slot = ends[-config.engine.max_in_flight] if len(ends) >= config.engine.max_in_flight else 0
         at = max(slot, times[waiting[0]])
@@ -248,7 +249,8 @@ def reference(stream, plan, times, config):
         take, shape = batch_shape(len(there), sizes)
         batch, waiting = waiting[:take], waiting[take:]
         behind = len(there) - take
-        sites = config.load_policy(plan.sites, behind, sizes[-1])
+        fill = next_fill(fill, take, sizes[-1])
+        sites = config.load_policy(plan, Load(take, behind, sizes[-1], fill))
         since += 1
         start = max([at, *ends[-1:]])
         after = np.maximum.accumulate(latency.answers_ms(sites, shape)) / 1e3
@@ -284,7 +286,7 @@ gaps = st.lists(st.sampled_from([0.0, 0.0005, 0.003, 0.007, 0.0111, 0.03]), min_
 configs = st.builds(
     lambda count, policy: ReplayConfig(EngineConfig(max_in_flight=count), policy),
     st.integers(1, 3),
-    st.sampled_from([always, unless_saturated]),
+    st.sampled_from([always, unless_saturated, by_worth]),
 )
 
 

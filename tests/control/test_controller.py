@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from apparate_jax.control import guard, ladder
 from apparate_jax.control.config import ControlConfig
-from apparate_jax.control.controller import State, make_controller, mean_savings, observe
+from apparate_jax.control.controller import State, make_controller, observe, savings_and_cost
 from apparate_jax.control.interface import Controller, Observation, Shadow
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.control.thresholds import first_exits
@@ -265,14 +265,18 @@ def test_without_ramps_there_is_nothing_to_decide():
     assert info.tuning is None
 
 
-def test_savings_are_those_of_the_batch_shapes_that_were_seen():
-    state = make().init()
-    first = mean_savings(LATENCY, SITES, state.window)
-    np.testing.assert_allclose(first, LATENCY.savings_ms(SITES, 1), rtol=1e-6)
-    _, state, _ = make().update(state, released(make().plan(state), *batch(64, 0.1)))
-    np.testing.assert_allclose(
-        mean_savings(LATENCY, SITES, state.window), LATENCY.savings_ms(SITES, 4), rtol=1e-6
-    )
+def test_savings_and_costs_are_those_of_the_batch_shapes_that_were_seen():
+    controller = make()
+    state = controller.init()
+    savings, added_ms = savings_and_cost(LATENCY, SITES, state.window)
+    np.testing.assert_allclose(savings, LATENCY.savings_ms(SITES, 1), rtol=1e-6)
+    assert added_ms == state.added_ms == pytest.approx(0.2)
+    seen = released(controller.plan(state), *batch(64, 0.1))
+    plan, state, _ = controller.update(state, seen)
+    savings, added_ms = savings_and_cost(LATENCY, SITES, state.window)
+    np.testing.assert_allclose(savings, LATENCY.savings_ms(SITES, 4), rtol=1e-6)
+    assert added_ms == state.added_ms == pytest.approx(0.8)
+    assert plan.worth == pytest.approx(state.ladder.savings_ms[state.step] / 0.8)
 
 
 def shadowed(plan: ExitPlan, rng: np.random.Generator, n: int = 4) -> Observation:

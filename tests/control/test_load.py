@@ -1,15 +1,71 @@
-from apparate_jax.control.load import OVERDUE, always, shadow_due, unless_saturated
+"""What a batch runs, by the load that it sees."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apparate_jax.control.load import (
+    OVERDUE,
+    Load,
+    always,
+    amplification,
+    by_worth,
+    next_fill,
+    shadow_due,
+    unless_saturated,
+)
+from apparate_jax.core import ExitPlan
+
+PLAN = ExitPlan((1, 3), (0.1, 0.1), worth=10.0)
 
 
-def test_ramps_run_until_a_whole_batch_waits():
-    assert unless_saturated((1, 3), 0, 8) == (1, 3)
-    assert unless_saturated((1, 3), 7, 8) == (1, 3)
-    assert unless_saturated((1, 3), 8, 8) == ()
-    assert unless_saturated((), 0, 8) == ()
+def full(waiting: int, fill: float = 0.5) -> Load:
+    return Load(8, waiting, 8, fill)
+
+
+@pytest.mark.parametrize("policy", [unless_saturated, by_worth])
+def test_none_once_a_whole_batch_waits(policy):
+    assert policy(PLAN, full(0)) == (1, 3)
+    assert policy(PLAN, full(7)) == (1, 3)
+    assert policy(PLAN, full(8)) == ()
+    assert policy(ExitPlan(), full(0)) == ()
 
 
 def test_always_is_always():
-    assert always((1, 3), 10**6, 8) == (1, 3)
+    assert always(PLAN, full(100, 1.0)) == (1, 3)
+
+
+@given(st.integers(0, 20), st.floats(0.0, 1.0), st.floats(0.0, 100.0))
+def test_worth_decides_whoever_waits(waiting: int, fill: float, worth: float):
+    plan = ExitPlan((1,), (0.1,), worth=worth)
+    runs = by_worth(plan, full(waiting, fill)) == (1,)
+    if waiting == 0:
+        assert runs, "nobody is delayed, and feedback goes on"
+    elif waiting >= 8 or fill > 0.99:
+        assert not runs
+    else:
+        assert runs == (8 * worth >= waiting * amplification(fill))
+
+
+def test_more_load_never_brings_ramps_back():
+    for waiting in range(1, 8):
+        runs = [bool(by_worth(PLAN, full(waiting, fill / 100))) for fill in range(101)]
+        assert runs == sorted(runs, reverse=True)
+    assert by_worth(PLAN, full(1, 1.0)) == ()
+
+
+def test_amplification_is_that_of_a_queue():
+    assert amplification(0.0) == 1.0
+    assert amplification(0.5) == pytest.approx(2.5)
+    assert amplification(0.8) == pytest.approx(13.0)
+    assert amplification(0.9) == pytest.approx(50.5)
+
+
+def test_fill_follows_the_batches():
+    fill = 0.0
+    for _ in range(200):
+        fill = next_fill(fill, 6, 8)
+    assert fill == pytest.approx(0.75, abs=1e-3)
 
 
 def test_shadow_batches_wait_for_a_quiet_moment_and_come_late_under_load():

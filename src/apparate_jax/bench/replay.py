@@ -35,7 +35,7 @@ from apparate_jax.bench.replay_result import Batches, PlanChange, ReplayResult
 from apparate_jax.bench.workload import Times
 from apparate_jax.control.interface import Controller, Observation
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import LoadPolicy, shadow_due, unless_saturated
+from apparate_jax.control.load import Load, LoadPolicy, by_worth, next_fill, shadow_due
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.batching import batch_shape
@@ -59,7 +59,7 @@ class ReplayConfig:
     """
 
     engine: EngineConfig = field(default_factory=EngineConfig)
-    load_policy: LoadPolicy = unless_saturated
+    load_policy: LoadPolicy = by_worth
     control_delay_ms: float = 0.0
     first_row: int = 0
     seed: int = 0
@@ -196,6 +196,7 @@ class _Run:
     slots: deque[float] = field(default_factory=deque)
     free_s: float = 0.0
     since: int = 0
+    fill: float = 0.0
     left: int = 0
     batches: list[tuple[float, float, float, int, int, bool]] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
@@ -271,7 +272,8 @@ class _Run:
         take, shape = self.takes[min(waiting, largest)]
         self.head = first + take
         waiting -= take
-        sites = self.config.load_policy(self.plan.sites, waiting, largest)
+        self.fill = next_fill(self.fill, take, largest)
+        sites = self.config.load_policy(self.plan, Load(take, waiting, largest, self.fill))
         self.since += 1
         shadow = shadow_due(self.since, self.plan.shadow_every, waiting, largest)
         if shadow:

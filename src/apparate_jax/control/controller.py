@@ -16,6 +16,7 @@ Sharp edges: the first tuning compiles the search, so :func:`make_controller` do
 that ran with another set of ramps counts for the guard and says nothing to the tuner.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -49,6 +50,7 @@ class State(NamedTuple):
         ladder: Thresholds for every budget, from the last tuning.
         step: Step of the ladder in force.
         open: Ramps that may exit; the others were stopped.
+        added_ms: What the ramps add to a batch, in the mix of shapes of the window.
         due_in: Samples until the next tuning.
         drift: Evidence against each ramp.
         guard: Credit and levels.
@@ -61,6 +63,7 @@ class State(NamedTuple):
     ladder: ladder.Ladder
     step: int
     open: tuple[bool, ...]
+    added_ms: float
     due_in: int
     drift: drift.Drift
     guard: guard.Guard
@@ -127,6 +130,7 @@ def _init(
         ladder.closed(len(sites)),
         0,
         (True,) * len(sites),
+        0.0,
         config.tune_every,
         drift.start((0.0,) * len(sites)),
         guard.Guard(config.max_disagreement, config.promise),
@@ -143,7 +147,14 @@ def _plan(config: ControlConfig, state: State) -> ExitPlan:
         tuple(t if ok else 0.0 for t, ok in zip(thresholds, state.open, strict=True)),
         guard.exit_cap(state.guard),
         config.shadow_every if state.shadow is not None else 0,
+        _worth(state),
     )
+
+
+def _worth(state: State) -> float:
+    """What exits save per input, as a multiple of what the ramps add to a batch."""
+    saved = state.ladder.savings_ms[state.step]
+    return saved / state.added_ms if state.added_ms > 0.0 else math.inf
 
 
 def _update(
@@ -237,13 +248,15 @@ def _tune(
     budgets = bounds.trusted_budgets(
         window.filled, np.asarray(ladder.LEVELS) * config.max_disagreement, ladder.DOUBT
     )
-    found = ladder.tune(config, window, mean_savings(latency, state.sites, window), budgets)
+    savings, added_ms = savings_and_cost(latency, state.sites, window)
+    found = ladder.tune(config, window, savings, budgets)
     step = ladder.step_for(guard.level(state.guard))
     state = state._replace(
         window=window,
         ladder=found,
         step=step,
         open=(True,) * len(state.sites),
+        added_ms=added_ms,
         due_in=due_in,
         drift=drift.replan(state.drift, found.wrong_shares[step]),
     )
@@ -255,16 +268,21 @@ def _tune(
     return state, info._replace(tuning=tuning, events=(*info.events, event))
 
 
-def mean_savings(
+def savings_and_cost(
     latency: LatencyModel, sites: tuple[int, ...], window: windows.Window
-) -> NDArray[np.float32]:
-    """What an exit at each ramp saves, f32[R], in the mix of batch shapes that was seen."""
+) -> tuple[NDArray[np.float32], float]:
+    """In the mix of batch shapes that was seen, and with ``R`` active ramps.
+
+    Returns:
+        What an exit at each of them saves, f32[R], and what all add to a batch, in ms.
+    """
     counts = np.bincount(window.shapes[: window.filled], minlength=1)
-    seen = np.flatnonzero(counts)
-    if not seen.size:
-        return np.asarray(latency.savings_ms(sites, latency.batches[0]), np.float32)
-    each = np.asarray([latency.savings_ms(sites, int(batch)) for batch in seen])
-    return np.average(each, axis=0, weights=counts[seen]).astype(np.float32)
+    seen = np.flatnonzero(counts).tolist() or [latency.batches[0]]
+    weights = counts[seen] if counts.any() else None
+    savings = [latency.savings_ms(sites, batch) for batch in seen]
+    added = [latency.overhead_ms(sites, batch) for batch in seen]
+    mean = np.average(savings, axis=0, weights=weights).astype(np.float32)
+    return mean, float(np.average(added, weights=weights))
 
 
 def _adjust(

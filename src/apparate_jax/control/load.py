@@ -1,38 +1,93 @@
 """What a batch runs, by the load that it sees. Pure, shared by the engine and replay.
 
 An exit saves its own request's time; a ramp's cost delays everybody behind. In a queue of
-utilisation rho (M/D/1) an overhead ``d`` adds ``d (1 + (2 rho - rho^2) / (2 (1 - rho)^2))`` to
-every answer: 2.5 d at half load, 13 d at 80 %, without bound at saturation. There, ramps cost
-throughput and help nobody, so a batch with a whole further batch waiting behind it runs as the
-single program.
+utilisation rho (M/D/1) an overhead ``d`` adds ``d k(rho)`` to every answer behind it, with
+``k(rho) = 1 + (2 rho - rho^2) / (2 (1 - rho)^2)``: 2.5 d at half load, 13 d at 80 %, without bound
+at saturation. So a batch of ``n`` runs its ramps while what their exits save is worth more than
+what they cost the ``w`` who wait behind it::
+
+    n saving >= w overhead k(fill)
+
+``fill`` is how full batches were lately, which is the utilisation that a batching server has: where
+nobody waits behind, ramps always run, and feedback goes on; under saturation they never do, and
+throughput is the original's.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
+
+from apparate_jax.core import ExitPlan
 
 OVERDUE = 4
 """A shadow batch that found no quiet moment for so many times its interval runs at the next one."""
-
-LoadPolicy = Callable[[tuple[int, ...], int, int], tuple[int, ...]]
-"""``policy(sites, waiting, largest) -> sites``: the ramps that a batch runs.
-
-``sites`` are the active ones, ``waiting`` the requests that still wait behind the batch, and
-``largest`` the largest batch shape.
-"""
+MEMORY = 16
+"""Batches over which the fill is averaged, exponentially."""
+FULL = 0.99
+"""A fill beyond this is saturation."""
 
 
-def always(sites: tuple[int, ...], waiting: int, largest: int) -> tuple[int, ...]:
+class Load(NamedTuple):
+    """What the dispatcher sees when it forms a batch.
+
+    Attributes:
+        taken: Requests in the batch.
+        waiting: Requests that still wait behind it.
+        largest: The largest batch shape.
+        fill: How full batches were lately, 0..1, this one included.
+    """
+
+    taken: int
+    waiting: int
+    largest: int
+    fill: float
+
+
+LoadPolicy = Callable[[ExitPlan, Load], tuple[int, ...]]
+"""``policy(plan, load) -> sites``: which of the plan's ramps a batch runs."""
+
+
+def next_fill(fill: float, taken: int, largest: int) -> float:
+    """How full batches were lately, after one more.
+
+    >>> next_fill(0.0, 8, 8)
+    0.0625
+    """
+    return fill + (taken / largest - fill) / MEMORY
+
+
+def always(plan: ExitPlan, load: Load) -> tuple[int, ...]:
     """All active ramps, whatever the load."""
-    del waiting, largest
-    return sites
+    del load
+    return plan.sites
 
 
-def unless_saturated(sites: tuple[int, ...], waiting: int, largest: int) -> tuple[int, ...]:
-    """All active ramps, but none once a whole further batch waits.
+def unless_saturated(plan: ExitPlan, load: Load) -> tuple[int, ...]:
+    """All active ramps, but none once a whole further batch waits."""
+    return plan.sites if load.waiting < load.largest else ()
 
-    >>> unless_saturated((2, 6), 3, 8), unless_saturated((2, 6), 8, 8)
+
+def by_worth(plan: ExitPlan, load: Load) -> tuple[int, ...]:
+    """All active ramps while they are worth what they cost those who wait, else none.
+
+    >>> plan = ExitPlan((2, 6), (0.1, 0.1), worth=10.0)
+    >>> by_worth(plan, Load(8, 4, 8, 0.5)), by_worth(plan, Load(8, 4, 8, 0.95))
     ((2, 6), ())
     """
-    return sites if waiting < largest else ()
+    if load.waiting == 0:
+        return plan.sites
+    if load.waiting >= load.largest or load.fill > FULL:
+        return ()
+    cost = load.waiting * amplification(load.fill)
+    return plan.sites if load.taken * plan.worth >= cost else ()
+
+
+def amplification(rho: float) -> float:
+    """By how much an overhead grows for those behind it in an M/D/1 queue of utilisation ``rho``.
+
+    >>> amplification(0.5), round(amplification(0.8))
+    (2.5, 13)
+    """
+    return 1.0 + (2.0 * rho - rho * rho) / (2.0 * (1.0 - rho) ** 2)
 
 
 def shadow_due(since: int, every: int, waiting: int, largest: int) -> bool:

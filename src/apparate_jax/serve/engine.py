@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.control.load import LoadPolicy, always, shadow_due
+from apparate_jax.control.load import Load, LoadPolicy, always, next_fill, shadow_due
 from apparate_jax.core import (
     FINAL,
     Answer,
@@ -113,6 +113,7 @@ class Engine:
         self._in_flight: queue.SimpleQueue[InFlight | None] = queue.SimpleQueue()
         self._exits = 0  # early answers since the start
         self._since_shadow = 0  # batches
+        self._fill = 0.0  # of the last batches
         self._open = 0
         self._idle = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -300,7 +301,9 @@ class Engine:
                 return
             requests, shape = taken
             plan, waiting = self._plan, self.waiting
-            sites = self._load_policy(plan.sites, waiting, sizes[-1])
+            self._fill = next_fill(self._fill, len(requests), sizes[-1])
+            load = Load(len(requests), waiting, sizes[-1], self._fill)
+            sites = self._load_policy(plan, load)
             self._since_shadow += 1
             shadow = shadow_due(self._since_shadow, plan.shadow_every, waiting, sizes[-1])
             if shadow:

@@ -16,7 +16,7 @@ from apparate_jax.control.controller import make_controller
 from apparate_jax.control.initial import initial_sites
 from apparate_jax.control.interface import Controller
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import unless_saturated
+from apparate_jax.control.load import by_worth
 from apparate_jax.core import BatchRecord, ExitPlan, Profile
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace
@@ -101,7 +101,7 @@ class Service(NamedTuple):
             self.programs,
             self.config.engine,
             plan=plan,
-            load_policy=unless_saturated,
+            load_policy=by_worth,
             observer=observe,
         )
         return engine, feedback
