@@ -8,7 +8,7 @@ import typer
 from apparate_cli import options
 from apparate_cli.memory import give_back, large_blocks_apart
 from apparate_cli.output import Output, phases, stderr
-from apparate_cli.sites import sites_json, sites_table
+from apparate_cli.sites import gaps_hint, gaps_json, sites_json, sites_table
 from apparate_jax.checkpoint import Checkpoint, save_checkpoint
 from apparate_jax.graph import trace
 from apparate_jax.models import load_model
@@ -106,6 +106,8 @@ def inject(
     if "note" in loaded.source:
         stderr().print(f"note: {loaded.source['note']}")
     output.show(sites_table(f"{loaded.name}: {len(program.sites)} sites", program.sites))
+    for line in gaps_hint(program.sites):
+        output.show(line)
     output.show(f"checkpoint in {out}; next: apparate train-ramps {out} --data ...")
     output.write(
         {
@@ -113,5 +115,6 @@ def inject(
             "checkpoint": str(out),
             "cut_vertices": program.num_cut_vertices,
             "sites": sites_json(program.sites),
+            "large_gaps": gaps_json(program.sites),
         }
     )

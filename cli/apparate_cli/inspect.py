@@ -19,7 +19,7 @@ from apparate_cli.inject import (
     model_options,
 )
 from apparate_cli.output import Output
-from apparate_cli.sites import sites_json, sites_table
+from apparate_cli.sites import gaps_hint, gaps_json, sites_json, sites_table
 from apparate_jax.checkpoint import is_checkpoint, load_checkpoint
 from apparate_jax.core import Profile
 from apparate_jax.graph import trace
@@ -60,7 +60,7 @@ def inspect(
         program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
         sites, ramps, active, training, profile = program.sites, (), (), None, None
     output.show(sites_table(f"{model.name}: {len(sites)} sites", sites, ramps, active))
-    for line in _in_words(profile):
+    for line in [*gaps_hint(sites), *_in_words(profile)]:
         output.show(line)
     output.write(
         {
@@ -72,6 +72,7 @@ def inspect(
             "training": training,
             "profile": None if profile is None else asdict(profile),
             "sites": sites_json(sites, ramps, active),
+            "large_gaps": gaps_json(sites),
         }
     )
 

@@ -29,6 +29,8 @@ def test_a_factory(apparate, tmp_path):
     depths = [site["depth"] for site in result["sites"]]
     assert 0 < depths[0] < depths[1] < 1
     assert result["cut_vertices"] >= 2
+    (gap,) = [gap for gap in result["large_gaps"] if gap["after"]]
+    assert gap["cost_frac"] == pytest.approx(depths[1] - depths[0], abs=1e-4)
     saved = load_checkpoint(tmp_path / "c")
     assert [s.name for s in saved.sites] == [s["name"] for s in result["sites"]]
     assert saved.model.source == {"kind": "python", "reference": tiny.REFERENCE}

@@ -38,7 +38,17 @@ def test_for_people(apparate, trained, tmp_path):
     assert "tiny: 2 sites" in done.out and "batchx8" in done.out and "active" in done.out
     assert "ramp" not in apparate("inspect", tiny.REFERENCE).out
     bert = bert_directory.write(tmp_path / "bert")
-    assert "batchx5x8" in apparate("inspect", bert, "--seq-len", 5).out
+    even = apparate("inspect", bert, "--seq-len", 5).out
+    assert "batchx5x8" in even and "note" not in even
+
+
+def test_a_large_gap_between_sites_is_said_below_the_table(apparate):
+    first, second = (
+        site["name"] for site in apparate("inspect", tiny.REFERENCE, "--json", "-").json["sites"]
+    )
+    said = " ".join(apparate("inspect", tiny.REFERENCE).out.split())
+    assert f"between {first} and {second}" in said
+    assert said.index("batchx8") < said.index("no answer can leave there")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere/deep"])
