@@ -1,8 +1,11 @@
 """``apparate train-ramps``: train a ramp at every site of a checkpoint."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -11,12 +14,17 @@ from apparate_cli.inject import TRACE_BATCH
 from apparate_cli.memory import give_back, large_blocks_apart
 from apparate_cli.output import Output, Step, phases
 from apparate_cli.sites import sites_json, sites_table
-from apparate_jax.checkpoint import load_checkpoint, save_ramps
+from apparate_jax.checkpoint import Checkpoint, load_checkpoint, save_ramps
 from apparate_jax.control.initial import initial_sites
+from apparate_jax.core import Model, Site
 from apparate_jax.data import load_data
+from apparate_jax.data.dataset import Dataset
 from apparate_jax.graph import trace
-from apparate_jax.ramps import HEAD_STYLES, PlacementConfig, TrainConfig, train_ramps
+from apparate_jax.ramps import HEAD_STYLES, PlacementConfig, TrainConfig
+from apparate_jax.ramps.cache import Announce
+from apparate_jax.ramps.features import Features
 from apparate_jax.ramps.placement import POLICIES
+from apparate_jax.ramps.train import fit_ramps, training_features
 
 TRAIN = TrainConfig()
 
@@ -69,21 +77,16 @@ def train(
         cache_dir=None if cache_dir is None else str(cache_dir),
     )
     chosen = PlacementConfig(max_ramps=max_ramps, policy=placement)
+    read = partial(
+        load_data,
+        data,
+        text_column=text_column,
+        image_column=image_column,
+        label_column=label_column,
+        fps=fps,
+        limit=limit,
+    )
     with phases() as phase:
-        with large_blocks_apart():
-            loaded = load_checkpoint(checkpoint)
-        give_back()
-        model = loaded.model
-        examples = load_data(
-            data,
-            model,
-            text_column=text_column,
-            image_column=image_column,
-            label_column=label_column,
-            fps=fps,
-            limit=limit,
-        )
-        program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
         steps: dict[str, Step] = {}
 
         def progress(done: int, total: int, what: str) -> None:
@@ -91,12 +94,13 @@ def train(
             if done == total:
                 give_back()
 
-        trained = train_ramps(program, model, examples, config, progress, phase.note)
-    active = initial_sites(
-        program.sites, trained.ramps, trained.validation, chosen, options.CONTROL
-    )
+        loaded, sites, name, run = _ready(checkpoint, read, config, progress, phase.note)
+        with run as features:
+            give_back()
+            trained = fit_ramps(features, sites, config, progress)
+    active = initial_sites(sites, trained.ramps, trained.validation, chosen, options.CONTROL)
     facts = {
-        "data": examples.name,
+        "data": name,
         "examples": trained.samples,
         "validation_examples": len(trained.validation.labels),
     }
@@ -110,17 +114,47 @@ def train(
     give_back()
     with large_blocks_apart():
         save_ramps(checkpoint, done)
-    title = f"{model.name}: {len(trained.ramps)} ramps, trained on {trained.samples} examples"
-    output.show(sites_table(title, program.sites, trained.ramps, active))
+    title = (
+        f"{loaded.model.name}: {len(trained.ramps)} ramps, trained on {trained.samples} examples"
+    )
+    output.show(sites_table(title, sites, trained.ramps, active))
     output.show(
         f"next: apparate serve {checkpoint}, or apparate bench live {checkpoint} --data ..."
     )
     output.write(
         {
-            "model": model.name,
+            "model": loaded.model.name,
             "checkpoint": str(checkpoint),
             "training": facts,
             "active": list(active),
-            "sites": sites_json(program.sites, trained.ramps, active),
+            "sites": sites_json(sites, trained.ramps, active),
         }
     )
+
+
+class _Ready(NamedTuple):
+    """A checkpoint without its weights, the model's sites, the data's name, and the pass to run."""
+
+    checkpoint: Checkpoint
+    sites: tuple[Site, ...]
+    data: str
+    run: AbstractContextManager[Features]
+
+
+def _ready(
+    path: Path,
+    read: Callable[[Model], Dataset],
+    config: TrainConfig,
+    progress: Step,
+    announce: Announce,
+) -> _Ready:
+    """Load and trace. Only the pass holds weights and data: training needs neither."""
+    with large_blocks_apart():
+        loaded = load_checkpoint(path)
+    give_back()
+    model = loaded.model
+    data = read(model)
+    program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
+    run = training_features(program, model, data, config, progress, announce)
+    bare = replace(loaded, model=replace(model, params=None))
+    return _Ready(bare, program.sites, data.name, run)

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from dataclasses import replace
 
 import jax
@@ -11,7 +13,13 @@ from apparate_jax.errors import DataError, NumericsError, RampError
 from apparate_jax.graph import trace
 from apparate_jax.ramps.answer import answer_error
 from apparate_jax.ramps.heads import head_logits, pool
-from apparate_jax.ramps.train import TrainConfig, head_kinds, train_ramps
+from apparate_jax.ramps.train import (
+    TrainConfig,
+    fit_ramps,
+    head_kinds,
+    train_ramps,
+    training_features,
+)
 from tests.ramps.tiny import sentences, tiny_encoder
 
 ALL = TrainConfig(data_frac=1.0, max_epochs=25)
@@ -95,6 +103,28 @@ def test_a_failure_leaves_no_features_on_disk(tmp_path):
     with pytest.raises(RampError, match="class 1 for all"):
         train_ramps(program, model, ArrayDataset("x", (x,)), config, progress)
     assert set(seen) == {1} and list(tmp_path.iterdir()) == []
+
+
+def test_training_after_the_pass_needs_neither_weights_nor_data():
+    def ready():
+        rng = np.random.default_rng(0)
+        params = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((4, 8), (8, 8), (8, 3))]
+
+        def fn(params, x):
+            return jnp.tanh(jnp.tanh(x @ params[0]) @ params[1]) @ params[2]
+
+        x = rng.normal(size=(80, 4)).astype(np.float32)
+        model = Model("freed", fn, params, (InputSpec("x", (4,), "float32"),))
+        program = trace(fn, params, x[:2])
+        run = training_features(program, model, ArrayDataset("x", (x,)), ALL)
+        return run, program.sites, [weakref.ref(array) for array in (*params, x)]
+
+    run, sites, held = ready()
+    assert all(ref() is not None for ref in held), "the pass has yet to run"
+    with run as features:
+        gc.collect()
+        assert [ref() for ref in held] == [None] * 4
+        assert len(fit_ramps(features, sites, ALL).ramps) == 2
 
 
 def test_only_the_first_part_of_the_data_is_used(data):

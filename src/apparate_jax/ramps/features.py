@@ -133,6 +133,9 @@ def collect_features(
 ) -> Iterator[Features]:
     """Run the frozen model once over the data; the features last as long as the ``with`` block.
 
+    Model and data are let go of after the pass: where nothing else holds them, they take no memory
+    inside of the block.
+
     Args:
         program: The traced model.
         model: Its description; names the mask.
@@ -163,6 +166,7 @@ def collect_features(
             if progress is not None:
                 progress(rows.stop, count, "running the original model")
         _check_finite(program, features, bad)
+        del program, model, data
         yield features
 
 

@@ -64,7 +64,8 @@ class Fitted(NamedTuple):
         values = (raw - group.mean[at]) * group.inverse_std[at]
         # Cut by NumPy: JAX compiles a program for every position.
         own = {name: np.asarray(value)[at : at + 1] for name, value in params.items()}
-        return _compiled_logits(own, values[None], self.style)[0]
+        logits: jax.Array = _compiled_logits(own, values[None], self.style)[0]
+        return logits
 
     def folded(self, temperatures: Float[Array, " ramps"]) -> list[Params]:
         """The parameters of each ramp, for raw features and calibrated."""

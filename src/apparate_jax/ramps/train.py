@@ -13,6 +13,7 @@ measured on what was learnt; use ``split="last"``.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import jax
@@ -32,7 +33,15 @@ from apparate_jax.ramps.features import Features, Progress, collect_features
 from apparate_jax.ramps.fit import Fitted, fit_heads
 from apparate_jax.ramps.heads import HEAD_KINDS, Ramp, choose_kind
 
-__all__ = ["TrainConfig", "TrainedRamps", "Validation", "fit_ramps", "head_kinds", "train_ramps"]
+__all__ = [
+    "TrainConfig",
+    "TrainedRamps",
+    "Validation",
+    "fit_ramps",
+    "head_kinds",
+    "train_ramps",
+    "training_features",
+]
 
 
 _compiled_error = jax.jit(answer_error)
@@ -109,6 +118,27 @@ def train_ramps(
         Apparate (SOSP'24), section 3.1.
     """
     config = config or TrainConfig()
+    with training_features(program, model, data, config, progress, announce) as features:
+        return fit_ramps(features, program.sites, config, progress)
+
+
+def training_features(
+    program: Program,
+    model: Model,
+    data: Dataset,
+    config: TrainConfig,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+) -> AbstractContextManager[Features]:
+    """The first half of :func:`train_ramps`, for callers who want the model's memory back.
+
+    Returns:
+        A context manager: entering it runs the model, on which nothing in it depends after that.
+        :func:`fit_ramps` does the rest.
+
+    Raises:
+        RampError: Too few samples, or no site that a head kind fits; the rest when entering.
+    """
     kinds = head_kinds(program.sites, model, config.kind)
     count = round(len(data) * config.data_frac)
     if count < config.min_samples:
@@ -117,7 +147,7 @@ def train_ramps(
             f"{config.min_samples} to train ramps on: give more data or a larger share of it "
             "(data_frac)"
         )
-    with collect_features(
+    return collect_features(
         program,
         model,
         data,
@@ -128,8 +158,7 @@ def train_ramps(
         cache_dir=config.cache_dir,
         progress=progress,
         announce=announce,
-    ) as features:
-        return fit_ramps(features, program.sites, config, progress)
+    )
 
 
 def head_kinds(sites: Sequence[Site], model: Model, kind: str = AUTO) -> dict[int, str]:
