@@ -37,7 +37,7 @@ def _packaged(package, suffix):
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip(f"the package {package} is not installed")
+        pytest.skip(f"the package {package} is not installed: just test-parity")
     return {file.name: file.locate() for file in files if file.name.endswith(suffix)}
 
 

