@@ -165,7 +165,7 @@ def test_the_step_follows_the_level_without_tuning():
         wrong = Observation(SITES, errors, np.zeros((1, 2), bool), np.zeros(1, np.int32), 1)
         _, state, info = controller.update(state, wrong)
         assert info.tuning is None
-        assert state.step == ladder.step_for(guard.level(state.guard))
+        assert state.step == ladder.step_for(state.ladder, guard.level(state.guard))
         steps.append(state.step)
     assert steps == sorted(steps, reverse=True)
 
@@ -368,3 +368,18 @@ def test_settings_out_of_range_are_refused(setting: str, value: object):
 )
 def test_a_window_holds_enough_wrong_answers_and_no_more(accuracy: float, samples: int):
     assert ControlConfig(accuracy=accuracy).samples == pytest.approx(samples, abs=5)
+
+
+def test_nothing_is_compiled_once_it_is_made(caplog):
+    """A choice of a set of another size, and its first tunings, run what was compiled before."""
+    config = replace(CONFIG, policy="exact", adjust_every=32, min_shadow=32)
+    controller = make_controller(
+        config, SITES, LATENCY, validation=held_out(16, 0.6, right=False), placement=FREE
+    )
+    state, rng, sizes = controller.init(), np.random.default_rng(0), set()
+    with jax.log_compiles():
+        for _ in range(64):
+            plan, state, _ = controller.update(state, shadowed(controller.plan(state), rng))
+            sizes.add(len(plan.sites))
+    assert len(sizes) > 1
+    assert [r.message for r in caplog.records if "Compiling" in r.message] == []

@@ -93,7 +93,7 @@ def make_options(
         most = placement.memory_budget_mb * 2**20
         budgets.append(Budget([float(num_bytes[site]) for site in sites], most))
     warm(config.shadow_window, len(sites), _most(config), placement.max_ramps)
-    return Options(
+    options = Options(
         validation.sites,
         np.minimum.accumulate(savings).astype(np.float32),
         latency.costs_ms(batch)[sites],
@@ -101,6 +101,10 @@ def make_options(
         placement.max_ramps,
         validation,
     )
+    nothing = windows.init(config.shadow_window, len(sites))
+    for ramps in range(1, min(placement.max_ramps, len(sites)) + 1):
+        _thresholds(config, options, nothing, list(range(ramps)))
+    return options
 
 
 def start(config: ControlConfig, options: Options) -> Shadows:
@@ -210,20 +214,27 @@ def _advantage(
     rows = slice(window.filled)
     data = (window.errors[rows], window.agrees[rows], options.savings_ms, options.costs_ms)
     columns = [options.sites.index(site) for site in current]
-    thresholds = np.zeros(0, np.float32)
-    if columns:
-        thresholds = tune_first(
-            np.ascontiguousarray(window.errors[:, columns]),
-            np.ascontiguousarray(window.agrees[:, columns]),
-            options.savings_ms[columns],
-            window.filled,
-            BUDGET_FRAC * config.max_disagreement,
-            "auto",
-        ).thresholds
+    thresholds = _thresholds(config, options, window, columns)
     new = net_of(*data, found.columns, found.thresholds).gains
     old = net_of(*data, columns, thresholds).gains
     difference = new - old
     return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
+
+
+def _thresholds(
+    config: ControlConfig, options: Options, window: windows.Window, columns: list[int]
+) -> NDArray[np.float32]:
+    """The best thresholds of a set on a window."""
+    if not columns:
+        return np.zeros(0, np.float32)
+    return tune_first(
+        np.ascontiguousarray(window.errors[:, columns]),
+        np.ascontiguousarray(window.agrees[:, columns]),
+        options.savings_ms[columns],
+        window.filled,
+        BUDGET_FRAC * config.max_disagreement,
+        "auto",
+    ).thresholds
 
 
 def _limit(config: ControlConfig, samples: int) -> int:

@@ -9,8 +9,8 @@ from apparate_jax.errors import ConfigError
 Promise = Literal["long-run", "window", "none"]
 PROMISES: tuple[Promise, ...] = ("long-run", "window", "none")
 
-Policy = Literal["exact", "fixed", "paper", "artifact"]
-POLICIES: tuple[Policy, ...] = ("exact", "fixed", "paper", "artifact")
+Policy = Literal["exact", "fixed", "paper", "artifact", "artifact-video"]
+POLICIES: tuple[Policy, ...] = ("exact", "fixed", "paper", "artifact", "artifact-video")
 
 ENOUGH_WRONG = 41
 """Wrong answers in a window by which a rate is known to about a sixth; more only take time."""
@@ -25,9 +25,9 @@ class ControlConfig:
         promise: What is held (docs/guarantee.md): ``"long-run"``, the share over the stream;
             ``"window"``, the share in nearly every window of 512 answers; ``"none"``, nothing.
         policy: How active ramps change: ``"exact"`` chooses sets and thresholds jointly on shadow
-            batches, ``"fixed"`` keeps those of the start, ``"paper"`` and ``"artifact"`` are
-            Apparate's own control of thresholds and ramps, with the paper's constants or those of
-            its public code: they take ``accuracy`` and nothing else from here.
+            batches, ``"fixed"`` keeps those of the start. ``"paper"`` is Apparate's own control of
+            thresholds and ramps, ``"artifact"`` and ``"artifact-video"`` the same with the constants
+            of its public code: they take ``accuracy`` and nothing else from here.
         method: Threshold search.
         window: Samples that thresholds are tuned on.
         tune_every: Samples between tunings, at least; a large window is tuned on less often.

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.control import adjust, bounds, drift, guard, ladder, paper
+from apparate_jax.control import adjust, drift, guard, ladder, paper
 from apparate_jax.control import window as windows
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.interface import Controller, Info, Observation
@@ -107,6 +107,9 @@ def make_controller(
         options = adjust.make_options(config, validation, latency, budgets, num_bytes)
     init = partial(_init, config, active, latency, validation, options)
     init()
+    if options is not None:
+        for ramps in range(1, options.max_ramps + 1):
+            _warm(config, ramps)
     return Controller(init, partial(_update, config, latency, options), partial(_plan, config))
 
 
@@ -137,6 +140,11 @@ def _init(
         None if options is None else adjust.start(config, options),
     )
     return _tune(config, latency, state)[0]
+
+
+def _warm(config: ControlConfig, ramps: int) -> None:
+    """Compile the searches for a set of so many ramps, whichever they are."""
+    ladder.tune(config, windows.init(config.samples, ramps), np.ones(ramps, np.float32))
 
 
 def _plan(config: ControlConfig, state: State) -> ExitPlan:
@@ -170,7 +178,7 @@ def _update(
         info = info._replace(events=info.events + changed)
     if state.sites and state.due_in <= 0:
         state, info = _tune(config, latency, state, info)
-    state = state._replace(step=ladder.step_for(guard.level(state.guard)))
+    state = state._replace(step=ladder.step_for(state.ladder, guard.level(state.guard)))
     return _plan(config, state), state, info
 
 
@@ -245,12 +253,9 @@ def _tune(
     due_in = max(config.tune_every, window.filled // RENEWED)
     if not state.sites:
         return state._replace(window=window, due_in=due_in), info
-    budgets = bounds.trusted_budgets(
-        window.filled, np.asarray(ladder.LEVELS) * config.max_disagreement, ladder.DOUBT
-    )
     savings, added_ms = savings_and_cost(latency, state.sites, window)
-    found = ladder.tune(config, window, savings, budgets)
-    step = ladder.step_for(guard.level(state.guard))
+    found = ladder.tune(config, window, savings)
+    step = ladder.step_for(found, guard.level(state.guard))
     state = state._replace(
         window=window,
         ladder=found,
