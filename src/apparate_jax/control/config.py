@@ -26,8 +26,8 @@ class ControlConfig:
             ``"window"``, the share in nearly every window of 512 answers; ``"none"``, nothing.
         policy: How active ramps change: ``"exact"`` chooses sets and thresholds jointly on shadow
             batches, ``"fixed"`` keeps those of the start. ``"paper"`` is Apparate's own control of
-            thresholds and ramps, ``"artifact"`` and ``"artifact-video"`` the same with the constants
-            of its public code: they take ``accuracy`` and nothing else from here.
+            thresholds and ramps, ``"artifact"`` and ``"artifact-video"`` the same with the
+            constants of its public code: they take ``accuracy`` and nothing else from here.
         method: Threshold search.
         window: Samples that thresholds are tuned on.
         tune_every: Samples between tunings, at least; a large window is tuned on less often.
