@@ -13,7 +13,7 @@ still hold; ``A`` never falls; hence at every moment, for any sequence of inputs
 most ``A(n)`` answers were wrong: at most ``eps n`` from the 2,048th on. No assumption is made.
 
 **The level** makes it efficient: thresholds are tuned for several budgets, a ladder from nothing to
-one and a half times ``eps``, and the level says which of them is in force::
+more than ``eps``, and the level says which of them is in force::
 
     level = BASE + GAIN (credit - reserve) / (512 eps)
 
@@ -25,7 +25,7 @@ The promise ``window`` looks at the wrong answers among the last 512 as well: th
 what is left of a window's quota. Once more than :data:`TIGHT` of all windows were above the
 constraint, nothing exits without quota left, and from :data:`STRICT` on the cap covers the window
 as well: then not one more window can rise above, whatever comes, so that in the long run no more
-than that share is (4 % of the windows, and 512 more).
+than that share is, and 512 windows.
 
 Sharp edges: an answer that cannot be checked (the original's is not finite) counts as wrong. The
 order of answers is the order in which batches complete.

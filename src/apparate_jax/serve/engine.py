@@ -170,9 +170,9 @@ class Engine:
         at once. Another set runs on atomic stages until its merged ones are compiled in the
         background.
         """
-        for batch in self._programs.batch_sizes:
-            self._programs.route(plan.sites, batch)
         changed = plan.sites != self._plan.sites
+        for batch in self._programs.batch_sizes if changed else ():
+            self._programs.route(plan.sites, batch)  # raises where it cannot run
         self._plan = plan
         if changed:
             self._programs.prepare(plan.sites).add_done_callback(_log_failure)
