@@ -2,6 +2,7 @@
 
 import typer
 
+from apparate_cli.bench_compare import compare
 from apparate_cli.bench_live import live
 from apparate_cli.bench_record import record
 from apparate_cli.bench_replay import replay
@@ -10,6 +11,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure early answers against the 
 app.command("live")(live)
 app.command("record")(record)
 app.command("replay")(replay)
+app.command("compare")(compare)
 
 
 @app.callback()
