@@ -9,21 +9,22 @@ checkpoint is missing are skipped, with a reason.
 
 import csv
 import importlib.metadata
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from _common import RESULTS
 from _demo import ROOT
 
 from apparate_jax.bench.recording import concatenate, load
-from apparate_jax.core import ShapeProfile
+from apparate_jax.core import Profile
 
 TRACES = ROOT / "runs" / "traces"
 DEMO = ROOT / "runs" / "demo"
@@ -32,8 +33,8 @@ DATA = "APPARATE_DATA"
 CLASSES = 10
 REVIEWS = 6000
 """Reviews of each source, at most."""
-PROFILES = 5
-"""Measurements of latency, of which the median is kept."""
+HANDLING_MS = 0.5
+"""What handling by the engine adds on a machine that is not shared, about."""
 RAMP_PICTURES = 0.4
 """Share of the test pictures that ramps are trained on; the rest is the stream."""
 
@@ -127,48 +128,44 @@ def cifar() -> None:
     whole.unlink()
 
 
-def field_medians(shapes: list[ShapeProfile]) -> ShapeProfile:
-    """Medians, number by number, of one batch shape measured several times."""
-    tables = [asdict(shape) for shape in shapes]
-    plain = ("vanilla_ms", "total_ms", "tail_ms")
-    alone = {name: float(np.median([t[name] for t in tables])) for name in plain}
-    lists = {
-        name: tuple(np.median([t[name] for t in tables], axis=0).tolist())
-        for name in ("release_ms", "site_ms", "ramp_ms", "spread")
-    }
-    return replace(shapes[0], **alone, **lists)  # type: ignore[arg-type]
+def quiet(profile: Profile, *, own: bool) -> Profile:
+    """A profile with the paired, quiet timings of what splitting costs (split_cost.json).
+
+    Traces are recorded on a shared machine, where a profile taken once may make ramps look free.
+    Kept of it are the shares of sites and heads.
+
+    Args:
+        profile: As it was measured.
+        own: Keep the original model's own times: it is another model than the one in that file.
+    """
+    known = json.loads((RESULTS / "split_cost.json").read_text())
+    sites, shapes = list(profile.sites), []
+    for shape in profile.shapes:
+        paired = known[f"batch {shape.batch}"]
+        vanilla = shape.vanilla_ms if own else paired["original"]["median_ms"]
+        whole = shape.site_ms[-1] + shape.tail_ms
+        at, heads = np.asarray(shape.site_ms), np.asarray(shape.ramp_ms)
+        added = vanilla * (paired["three ramps"]["ratio"] - 1.0)
+        behind = np.cumsum(heads[sites]) / heads[sites].sum() * added
+        shapes.append(
+            replace(
+                shape,
+                vanilla_ms=vanilla,
+                total_ms=vanilla + added,
+                release_ms=tuple((vanilla * at[sites] / whole + behind).tolist()),
+                site_ms=tuple((at * vanilla / whole).tolist()),
+                ramp_ms=tuple((heads * vanilla / shape.vanilla_ms).tolist()),
+                tail_ms=shape.tail_ms * vanilla / whole,
+            )
+        )
+    return replace(profile, shapes=tuple(shapes), handling_ms=min(profile.handling_ms, HANDLING_MS))
 
 
-def steady(checkpoint: Path, data: Path, names: tuple[str, ...]) -> None:
-    """Give traces the median of several profiles: the machine is shared, and one may be off."""
-    short, profiles = TRACES / "short.npz", []
-    for _ in range(PROFILES):
-        apparate("bench", "record", checkpoint, "--data", data, "-o", short, "--limit", "8")
-        profiles.append(load(short).profile)
-    short.unlink()
-    sites = Counter(p.sites for p in profiles).most_common(1)[0][0]
-    kept = [p for p in profiles if p.sites == sites]
-    shapes = tuple(
-        field_medians(list(same)) for same in zip(*(p.shapes for p in kept), strict=True)
-    )
-    handling_ms = float(np.median([p.handling_ms for p in kept]))
-    for name in names:
-        path = TRACES / f"{name}.npz"
-        if path.is_file():
-            profile = replace(kept[0], shapes=shapes, handling_ms=handling_ms)
-            replace(load(path), profile=profile).save(path)
-
-
-def steady_all() -> None:
-    """Median profiles for all traces that are there."""
-    given = (
-        (DEMO / "checkpoint", DEMO / "reviews-stream.csv", ("imdb", "amazon", "rotten")),
-        (TRACES / "pooler-checkpoint", DEMO / "reviews-stream.csv", ("imdb-pooler",)),
-        (TRACES / "cifar-checkpoint", CIFAR / "stream.parquet", ("cifar", "cifar-by-class")),
-    )
-    for checkpoint, data, names in given:
-        if checkpoint.is_dir() and data.is_file():
-            steady(checkpoint, data, names)
+def quiet_all() -> None:
+    """Quiet profiles for all traces that are there."""
+    for path in sorted(TRACES.glob("*.npz")):
+        made = load(path)
+        replace(made, profile=quiet(made.profile, own=path.name.startswith("cifar"))).save(path)
 
 
 def make_all() -> dict[str, Callable[[], None]]:
@@ -197,7 +194,7 @@ def main() -> None:
             make()
         except MissingError as missing:
             print(f"{name}: skipped, {missing}")
-    steady_all()
+    quiet_all()
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def shown(value: Any, key: str) -> str:
         return f"x {value:.3f}"
     if key.endswith("_ms") or key.endswith("_rps"):
         return f"{value:.2f}"
-    return f"{value:.2%}" if "agreement" in key else f"{value:.1%}"
+    return f"{value:.2%}" if "agree" in key else f"{value:.1%}"
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], title: str, accuracy: float, path: Path) -> None:

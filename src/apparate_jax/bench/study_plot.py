@@ -11,6 +11,8 @@ OURS = "#0f766e"
 OTHERS = ("#6b7280", "#d97706", "#1d4ed8", "#b91c1c", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 MARKERS = "osD^vP*X"
 LIMIT = "#b91c1c"
+ABSOLUTE = ("_ratio", "_ms", "_rps")
+"""Ends of names of figures that are no shares; shares are shown in per cent."""
 
 
 def styles(systems: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -60,6 +62,28 @@ def plot_points(rows: Sequence[Row], title: str, accuracy: float, path: Path) ->
     figure.savefig(path, format="png")
 
 
+def plot_study(report: Row, keys: Sequence[tuple[str, str]], picture: str, path: Path) -> None:
+    """Draw a study's report as PNG.
+
+    Args:
+        report: From :func:`apparate_jax.bench.studies.run_study`.
+        keys: The figures that are shown, and their axes.
+        picture: ``"points"``, ``"settings"`` or ``"bars"``.
+        path: Where to write it.
+    """
+    title = (
+        f"{report['what']}: {report['model']} on {report['workload']}\n"
+        f"{report['stream']} stream, {report['requests']} requests x {report['seeds']} "
+        f"at {report['load_frac']:.0%} load"
+    )
+    if picture == "points":
+        plot_points(report["rows"], title, report["accuracy_constraint"], path)
+    elif picture == "bars":
+        plot_bars(report["rows"], keys, title, path)
+    else:
+        plot_settings(report["rows"], keys, title, path)
+
+
 def plot_settings(
     rows: Sequence[Row], keys: Sequence[tuple[str, str]], title: str, path: Path
 ) -> None:
@@ -76,7 +100,7 @@ def plot_settings(
     figure, panels = _figure(4.6 * len(keys), len(keys))
     marks = styles(systems)
     for axes, (key, label) in zip(panels, keys, strict=True):
-        scale = 100.0 if key.endswith("_frac") or "agreement" in key else 1.0
+        scale = 1.0 if key.endswith(ABSOLUTE) else 100.0
         for name in systems:
             given = {
                 str(row["setting"]): scale * row[key]
@@ -109,7 +133,7 @@ def plot_bars(rows: Sequence[Row], keys: Sequence[tuple[str, str]], title: str, 
     figure, panels = _figure(4.4 * len(keys) + 1, len(keys), height=0.34 * len(rows) + 1.6)
     names = [row["system"] for row in rows]
     for panel, (axes, (key, label)) in enumerate(zip(panels, keys, strict=True)):
-        scale = 100.0 if key.endswith("_frac") or "agreement" in key else 1.0
+        scale = 1.0 if key.endswith(ABSOLUTE) else 100.0
         values = [scale * (row[key] or 0.0) for row in rows]
         colours = [OURS if name == "apparate" else OTHERS[0] for name in names]
         axes.barh(range(len(rows)), values, color=colours)

@@ -1,0 +1,98 @@
+"""The paper's studies on real recorded streams, on replay: ``benchmarks/traces.py`` makes these.
+
+Writes results/studies.json, and a picture of each study into runs/studies. With names only those
+are run, and the others stay in the file as they were.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+from _common import RESULTS, write_result
+from _demo import ROOT
+
+from apparate_jax.bench.recording import Recording, load
+from apparate_jax.bench.studies import STUDIES, run_study
+from apparate_jax.bench.study import Inputs, StudyConfig
+from apparate_jax.bench.study_plot import plot_study
+
+TRACES = ROOT / "runs" / "traces"
+PICTURES = ROOT / "runs" / "studies"
+KEPT = (
+    *("setting", "system", "agreement", "disagreement", "worst_disagreement"),
+    *("windows_below_constraint", "p25_saved_frac", "p50_saved_frac", "p95_saved_frac"),
+    *("p99_saved_frac", "mean_saved_frac", "throughput_ratio", "early_frac", "kept_frac"),
+    *("of_exact_frac", "next_disagreement", "search_ms"),
+)
+SHORT = StudyConfig(requests=5000, seeds=2)
+LONG = StudyConfig(requests=12_000, seeds=3)
+REVIEWS = ("imdb", "amazon", "rotten")
+
+RUNS: dict[str, tuple[str, tuple[str, ...], StudyConfig]] = {
+    "guard": ("guard", ("imdb",), LONG),
+    "guard-shift": ("guard", REVIEWS, StudyConfig("shift", requests=12_000)),
+    "guard-drift": ("guard", REVIEWS, StudyConfig("drift", requests=12_000)),
+    "guard-classes": (
+        "guard",
+        ("cifar-by-class",),
+        StudyConfig("recorded", requests=6000, seeds=1),
+    ),
+    "ablation": ("ablation", ("imdb",), SHORT),
+    "ablation-shift": ("ablation", REVIEWS, StudyConfig("shift", requests=5000, seeds=2)),
+    "baselines": ("baselines", ("imdb",), SHORT),
+    "baselines-shift": ("baselines", REVIEWS, StudyConfig("shift", requests=5000, seeds=2)),
+    "load": ("load", ("imdb",), SHORT),
+    "accuracy": ("accuracy", ("imdb",), SHORT),
+    "tuner": ("tuner", ("imdb",), SHORT),
+    "window": ("window", ("imdb",), SHORT),
+    "budget": ("budget", ("imdb",), SHORT),
+    "slo": ("slo", ("imdb",), SHORT),
+    "platform": ("platform", ("imdb",), SHORT),
+    "ramps": ("ramps", ("imdb", "imdb-pooler"), SHORT),
+}
+"""Name of a run: study, traces, and what its cells share."""
+
+
+def trace(name: str) -> Recording | None:
+    """A trace, or None if it was not made here."""
+    path = TRACES / f"{name}.npz"
+    return load(path) if path.is_file() else None
+
+
+def run(name: str) -> dict[str, Any] | None:
+    """Run one of :data:`RUNS`; its compact result, or None where a trace is missing."""
+    study, names, config = RUNS[name]
+    traces = [trace(one) for one in names]
+    there = tuple(one for one in traces if one is not None)
+    if len(there) < len(traces):
+        print(f"{name}: skipped, needs {', '.join(names)} of runs/traces (benchmarks/traces.py)")
+        return None
+    heavy = trace("imdb-pooler") if names == ("imdb",) else None
+    start = time.perf_counter()
+    report = run_study(study, Inputs(there, heavy), config)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    plot_study(report, STUDIES[study].keys, STUDIES[study].picture, PICTURES / f"{name}.png")
+    print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    rows = [{key: row[key] for key in KEPT if key in row} for row in report["rows"]]
+    dropped = ("rows", "environment", "what")
+    return {**{k: v for k, v in report.items() if k not in dropped}, "traces": names, "rows": rows}
+
+
+def main() -> None:
+    """Run what was asked for, or everything."""
+    path = RESULTS / "studies.json"
+    kept = json.loads(path.read_text()).get("studies", {}) if path.is_file() else {}
+    asked = sys.argv[1:] or list(RUNS)
+    unknown = sorted(set(asked) - set(RUNS))
+    if unknown:
+        sys.exit(f"unknown studies {unknown}, expected some of {list(RUNS)}")
+    for name in asked:
+        found = run(name)
+        if found is not None:
+            kept[name] = found
+        write_result("studies", {"studies": kept})
+
+
+if __name__ == "__main__":
+    main()
