@@ -37,7 +37,7 @@ HELD: Keys = (
 RATIOS: Keys = (
     ("p50_saved_frac", "median latency saved, %"),
     ("p95_saved_frac", "p95 saved, %"),
-    ("throughput_ratio", "throughput, of the original's"),
+    ("p99_saved_frac", "p99 saved, %"),
 )
 
 

@@ -73,9 +73,12 @@ def plot_study(report: Row, keys: Sequence[tuple[str, str]], picture: str, path:
     """
     title = (
         f"{report['what']}: {report['model']} on {report['workload']}\n"
-        f"{report['stream']} stream, {report['requests']} requests x {report['seeds']} "
-        f"at {report['load_frac']:.0%} load"
+        f"{report['stream']} stream, {report['seeds']} runs"
     )
+    if report["study"] != "tuner":
+        title += f" of {report['requests']} requests"
+    if report["study"] not in ("tuner", "load"):
+        title += f" at {report['load_frac']:.0%} load"
     if picture == "points":
         plot_points(report["rows"], title, report["accuracy_constraint"], path)
     elif picture == "bars":
@@ -149,7 +152,9 @@ def plot_bars(rows: Sequence[Row], keys: Sequence[tuple[str, str]], title: str, 
 def _figure(width: float, panels: int, height: float = 4.6) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.12)
+    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, panels, squeeze=False)[0]
