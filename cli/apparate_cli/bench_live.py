@@ -1,5 +1,6 @@
 """``apparate bench live``: both systems on real engines, in turn."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,18 +11,24 @@ from apparate_cli import options
 from apparate_cli.bench_report import arrival_times, draw, exits_table, latency_table
 from apparate_cli.output import Output, Phases, check_place, phases
 from apparate_cli.trained import trained
+from apparate_jax.bench.baselines import SYSTEMS, Policy, criterion_of, policy_of, task_of
 from apparate_jax.bench.comparison import Comparison, concatenate
 from apparate_jax.bench.live import LiveConfig, run_live
 from apparate_jax.bench.oracle import earliest_right, oracle_latency_ms
+from apparate_jax.bench.recording import load
 from apparate_jax.bench.report import Subject, build_report
 from apparate_jax.checkpoint import Checkpoint
 from apparate_jax.data import load_data
 from apparate_jax.data.dataset import Circle, Dataset
+from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace as trace_model
 from apparate_jax.serve import Service, prepare
 from apparate_jax.serve.profile import keep_profile
+from apparate_jax.serve.service import ServiceConfig
 
 LIVE = LiveConfig()
+OURS = "apparate"
+LIVE_SYSTEMS = tuple(name for name, one in SYSTEMS.items() if one.make and name != OURS)
 
 
 # Long by its options: Typer reads them from the signature.
@@ -50,6 +57,17 @@ def live(
     promise: options.Promise = options.CONTROL.promise,
     policy: options.Policy = options.CONTROL.policy,
     method: options.Method = options.CONTROL.method,
+    system: Annotated[
+        str,
+        typer.Option(
+            help="What is measured against the original: apparate, or another system (with "
+            f"--trace): {', '.join(LIVE_SYSTEMS)}."
+        ),
+    ] = OURS,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Recording of this checkpoint (apparate bench record) to tune it on."),
+    ] = None,
     oracle: Annotated[
         bool, typer.Option(help="Also state what leaving at the earliest right site would save.")
     ] = True,
@@ -79,10 +97,12 @@ def live(
         settle=settle,
         seed=seed,
     )
-    service_config = options.service_config(
-        ramp_budget, batch_sizes, options.control_config(accuracy, promise, policy, method)
-    )
+    control = options.control_config(accuracy, promise, policy, method)
+    service_config = options.service_config(ramp_budget, batch_sizes, control)
     loaded = trained(checkpoint)
+    other = _other(system, trace, loaded, service_config)
+    if other is not None:
+        service_config = replace(service_config, criterion=criterion_of(system))
     examples = load_data(
         data,
         loaded.model,
@@ -95,15 +115,41 @@ def live(
     with phases() as phase:
         service = prepare(loaded, service_config, phase)
         keep_profile(service.profile, checkpoint)
-        result = run_live(service, examples, config, trace=times, on_phase=_each_phase(phase))
+        result = run_live(
+            service, examples, config, trace=times, policy=other, on_phase=_each_phase(phase)
+        )
         oracle_ms = _oracle(loaded, service, result, examples, phase) if oracle else None
         service.programs.close()
     report = build_report(Subject.of(service, examples.name), result, load_frac, oracle_ms)
+    report["system"] = system
     if plot is not None:
         draw(report, result, oracle_ms, plot)
     output.show(latency_table(report))
     output.show(exits_table(report))
     output.write(report)
+
+
+def _other(
+    system: str, trace: Path | None, loaded: Checkpoint, config: ServiceConfig
+) -> Policy | None:
+    """The policy of another system than ours, tuned on a recording of the same checkpoint.
+
+    Raises:
+        ConfigError: No such system, or no recording of this checkpoint to tune it on.
+    """
+    if system == OURS:
+        return None
+    if system not in LIVE_SYSTEMS:
+        raise ConfigError(f"system is {system!r}, expected one of {[OURS, *LIVE_SYSTEMS]}")
+    if trace is None:
+        raise ConfigError(
+            f"{system} is tuned on a recording: make one with apparate bench record, and give it "
+            "with --trace"
+        )
+    recording = load(trace)
+    if recording.site_names != tuple(site.name for site in loaded.sites):
+        raise ConfigError(f"{trace} was recorded of another model: record this checkpoint")
+    return policy_of(system, task_of(recording, config.control, config.placement))
 
 
 def _each_phase(phase: Phases) -> Any:

@@ -48,6 +48,17 @@ def test_a_trace_a_file_and_no_oracle(apparate, trained, data, tmp_path):
         assert words in done.out
 
 
+@pytest.mark.parametrize("system", ["branchynet", "paper", "deebert+"])
+def test_another_system_live(apparate, trained, data, tmp_path, system):
+    trace = tmp_path / "stream.npz"
+    budget = ("--batch-sizes", "1,2", "--ramp-budget", 100)
+    assert apparate("bench", "record", trained, "--data", data, *budget, "-o", trace).status == 0
+    words = ("bench", "live", trained, "--data", data, *SHORT, "--rounds", 1, "--no-oracle")
+    done = apparate(*words, "--system", system, "--trace", trace, "--json", "-")
+    assert done.status == 0
+    assert done.json["system"] == system and 0 <= done.json["apparate"]["agreement"] <= 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -65,6 +76,8 @@ def test_a_trace_a_file_and_no_oracle(apparate, trained, data, tmp_path):
         (("--ramp-budget", -1), "ramp_budget is -1.0"),
         (("--seed", -1), "seed is -1, expected at least 0"),
         (("--limit", 0), "limit is 0, expected at least 1"),
+        (("--system", "magic"), "system is 'magic', expected one of ['apparate', 'vanilla'"),
+        (("--system", "branchynet"), "make one with apparate bench record"),
     ],
 )
 def test_settings_out_of_range(apparate, trained, data, words, message):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apparate_jax.ramps.answer import answer_error, pack_answer, unpack_answer
+from apparate_jax.ramps.answer import answer_entropy, answer_error, pack_answer, unpack_answer
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -63,3 +63,30 @@ def test_labels_of_many_classes_are_exact():
     logits = np.zeros((1, 40_000), np.float32)
     logits[0, 39_999] = 1.0
     assert unpack_answer(np.asarray(pack_answer(jnp.asarray(logits))))[1].tolist() == [39_999]
+
+
+def reference_entropy(logits):
+    wide = logits.astype(np.float64)
+    shares = np.exp(wide - wide.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    return -(shares * np.log(shares)).sum(-1) / np.log(logits.shape[-1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS)
+def test_entropy_in_place_of_the_error(logits):
+    packed = np.asarray(pack_answer(jnp.asarray(logits), "entropy"))
+    np.testing.assert_allclose(packed[:, 0], reference_entropy(logits), atol=1e-5)
+    np.testing.assert_array_equal(
+        packed[:, 1:], np.asarray(pack_answer(jnp.asarray(logits)))[:, 1:]
+    )
+
+
+def test_confident_answers_keep_distinct_entropies():
+    entropy = np.asarray(answer_entropy(jnp.asarray([[gap, 0.0] for gap in (20.0, 30.0, 60.0)])))
+    assert (np.diff(entropy) < 0).all() and entropy[-1] > 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_broken_logits_have_no_entropy(bad):
+    assert np.isnan(answer_entropy(jnp.asarray([[0.0, bad, 0.0]]))).all()

@@ -117,3 +117,19 @@ def test_half_precision_stages_give_the_single_programs_answers():
     (whole,) = made.route((), 4).dispatch(made.ramp_params, inputs)
     *_, last = made.route((0, 1), 4).dispatch(made.ramp_params, inputs)
     np.testing.assert_array_equal(whole, last)
+
+
+def test_answers_may_leave_by_entropy():
+    model = models.mlp()
+    program = trace(model.apply, model.params, *model.example_inputs(2))
+    made = Programs(program, model, models.ramps(program), (1,), "entropy")
+    made.warm_atomic()
+    x = models.example()["x"]
+    answers = list(made.route((0, 1), 1).dispatch(made.ramp_params, [x[None]]))
+    early, _ = models.answers(made, x)
+    for answer, logits in zip(answers, early, strict=False):
+        share = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        expected = -(share * np.log(share)).sum() / np.log(3)
+        assert float(np.asarray(answer)[0, 0]) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ConfigError, match="criterion is 'gini', expected one of"):
+        Programs(program, model, models.ramps(program), (1,), "gini")

@@ -218,6 +218,11 @@ def policy_of(name: str, task: Task) -> Policy:
     return make(task)
 
 
+def criterion_of(name: str) -> str:
+    """What answers of a system leave by: ``"entropy"`` for DeeBERT's, else ``"error"``."""
+    return "entropy" if name.startswith("deebert") else "error"
+
+
 def task_of(
     recording: Recording,
     control: ControlConfig | None = None,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from apparate_jax.bench.baselines import Policy
 from apparate_jax.bench.comparison import (
     SYSTEMS,
     Answers,
@@ -29,6 +30,7 @@ from apparate_jax.core import BatchRecord
 from apparate_jax.data.dataset import Dataset
 from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.engine import Engine
+from apparate_jax.serve.feedback import Feedback
 from apparate_jax.serve.service import Service
 
 OnPhase = Callable[[str, int, int], None]
@@ -99,6 +101,7 @@ def run_live(
     config: LiveConfig | None = None,
     *,
     trace: Times | None = None,
+    policy: Policy | None = None,
     on_phase: OnPhase | None = None,
 ) -> Comparison:
     """Measure both systems, alternating.
@@ -108,6 +111,7 @@ def run_live(
         data: Inputs; used in order, from the start again when they run out.
         config: Settings.
         trace: Arrival times to use instead of drawn ones, brought to the rate.
+        policy: Another system instead of the configured controller (its recording is not used).
         on_phase: Progress.
 
     Raises:
@@ -119,7 +123,7 @@ def run_live(
     recorders = {name: Recorder(len(service.programs.sites)) for name in SYSTEMS}
     decisions = Decisions()
     vanilla = service.vanilla(recorders["vanilla"])
-    early, feedback = service.apparate(recorders["apparate"], decisions.count)
+    early, feedback = _early(service, recorders["apparate"], decisions, policy)
     held = Held(data, vanilla.model)
     engines = {"vanilla": vanilla.start(), "apparate": early.start()}
     feedback.attach(early)
@@ -137,6 +141,17 @@ def run_live(
         for engine in engines.values():
             engine.close()
         feedback.close()
+
+
+def _early(
+    service: Service, recorder: Recorder, decisions: Decisions, policy: Policy | None
+) -> tuple[Engine, Feedback]:
+    """The engine with early answers, its first set of ramps on merged stages."""
+    if policy is None:
+        return service.apparate(recorder, decisions.count)
+    controller = policy.controller
+    service.programs.warm_merged(controller.plan(controller.init()).sites)
+    return service.apparate(recorder, decisions.count, controller, policy.load_policy)
 
 
 @dataclass(slots=True)

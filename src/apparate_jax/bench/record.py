@@ -17,7 +17,7 @@ from apparate_jax.core import Model, Profile
 from apparate_jax.data.dataset import Dataset
 from apparate_jax.errors import DataError, NumericsError
 from apparate_jax.graph import Program
-from apparate_jax.ramps.answer import answer_error, pack_answer, unpack_answer
+from apparate_jax.ramps.answer import answer_entropy, answer_error, pack_answer, unpack_answer
 from apparate_jax.ramps.features import Progress, forward, make_layout
 from apparate_jax.ramps.heads import Ramp, head_logits
 from apparate_jax.ramps.train import Validation
@@ -44,24 +44,6 @@ class Answered(NamedTuple):
     final_predictions: NDArray[np.int32]
     entropies: NDArray[np.float32]
     final_errors: NDArray[np.float32]
-
-
-def normalised_entropy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Entropy of the softmax over the entropy of a guess among all classes: f32[n], 0..1.
-
-    Args:
-        logits: f32[n, classes]; NaN where they are not finite.
-
-    >>> normalised_entropy(np.float32([[0, 0], [30, 0]])).round(3).tolist()
-    [1.0, 0.0]
-    """
-    values = logits.astype(np.float64)
-    below = values - values.max(axis=1, keepdims=True)
-    weights = np.exp(below)
-    total = weights.sum(axis=1)
-    entropy = np.log(total) - (weights * below).sum(axis=1) / total
-    shares: NDArray[np.float64] = np.clip(entropy / np.log(max(2, logits.shape[1])), 0.0, 1.0)
-    return shares.astype(np.float32)
 
 
 def answer_all(
@@ -105,7 +87,7 @@ def _answered(
     with np.errstate(invalid="ignore"):  # logits that are not finite have a NaN
         for column, answer in enumerate(packed):
             errors[:, column], predictions[:, column], scores = unpack_answer(answer)
-            entropies[:, column] = normalised_entropy(scores)
+            entropies[:, column] = np.asarray(answer_entropy(jnp.asarray(scores)))
     finite = np.isfinite(logits).all(axis=1)
     final = np.where(finite, logits.argmax(axis=1), -1).astype(np.int32)
     own = np.asarray(answer_error(jnp.asarray(logits)))

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from apparate_jax.core import Profile
 from apparate_jax.errors import DataError
+from apparate_jax.ramps.answer import CRITERIA
 from apparate_jax.ramps.train import Validation
 from apparate_jax.serve.profile import profile_from_json
 
 FORMAT = 1
-CRITERIA = ("error", "entropy")
-"""Scores by which an answer may leave: 1 - top probability, or the entropy."""
 _HEADER = "header"
 _OPTIONAL = ("labels", "entropies", "final_errors")
 _ARRAYS = ("errors", "predictions", "final_predictions", *_OPTIONAL)
@@ -127,8 +126,8 @@ class Recording:
         """The same stream, leaving by another score: thresholds are compared with that.
 
         Args:
-            criterion: One of :data:`CRITERIA`. Of held-out samples only the errors are kept, so
-                they are left out with ``"entropy"``.
+            criterion: One of :data:`~apparate_jax.ramps.answer.CRITERIA`. Of held-out samples only
+                the errors are kept, so they are left out with ``"entropy"``.
 
         Raises:
             DataError: Unknown, or not recorded.

@@ -11,6 +11,8 @@ Sharp edges: logits that are NaN or infinite give a NaN error, and no comparison
 lets a NaN out.
 """
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
@@ -41,18 +43,49 @@ def answer_error(logits: Float[Array, "*batch classes"]) -> Float32[Array, "*bat
     return rest / (1.0 + rest) + (jnp.max(shares, axis=-1) - 1.0)
 
 
-def pack_answer(logits: Float[Array, "batch classes"]) -> Float32[Array, "batch columns"]:
-    """Pack logits with their error and predicted class.
+def answer_entropy(logits: Float[Array, "*batch classes"]) -> Float32[Array, "*batch"]:
+    """Entropy of the softmax over the entropy of a guess among all classes.
+
+    With ``z`` the distances to the largest logit, the entropy is ``log(sum exp(-z)) + E[z]``.
+    BranchyNet (ICPR 2016) and DeeBERT (ACL 2020) leave by it.
+
+    Args:
+        logits: f[..., classes].
+
+    Returns:
+        f32[...], 0..1; NaN where a logit is NaN or infinite.
+
+    >>> [round(float(e), 3) for e in answer_entropy(jnp.asarray([[0.0, 0.0], [30.0, 0.0]]))]
+    [1.0, 0.0]
+    """
+    scores = logits.astype(jnp.float32)
+    below = jnp.max(scores, axis=-1, keepdims=True) - scores
+    shares = jnp.exp(-below)
+    at_top = jnp.arange(scores.shape[-1]) == jnp.argmax(scores, axis=-1, keepdims=True)
+    rest = jnp.sum(jnp.where(at_top, 0.0, shares), axis=-1)
+    entropy = jnp.log1p(rest) + jnp.sum(shares * below, axis=-1) / (1.0 + rest)
+    return jnp.minimum(entropy / math.log(max(2, scores.shape[-1])), 1.0)
+
+
+CRITERIA = {"error": answer_error, "entropy": answer_entropy}
+"""Scores by which an answer may leave."""
+
+
+def pack_answer(
+    logits: Float[Array, "batch classes"], criterion: str = "error"
+) -> Float32[Array, "batch columns"]:
+    """Pack logits with their score and predicted class.
 
     Args:
         logits: f[batch, classes].
+        criterion: The score in place of the error: a name of :data:`CRITERIA`.
 
     Returns:
         f32[batch, 2 + classes].
     """
     scores = logits.astype(jnp.float32)
     label = jnp.argmax(scores, axis=-1).astype(jnp.float32)
-    return jnp.concatenate([answer_error(scores)[:, None], label[:, None], scores], axis=1)
+    return jnp.concatenate([CRITERIA[criterion](scores)[:, None], label[:, None], scores], axis=1)
 
 
 def unpack_answer(

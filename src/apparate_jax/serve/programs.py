@@ -25,7 +25,7 @@ import jax
 from apparate_jax.core import Model
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import Program, Stage
-from apparate_jax.ramps.answer import pack_answer
+from apparate_jax.ramps.answer import CRITERIA, pack_answer
 from apparate_jax.ramps.heads import PARAM_NAMES, Ramp, head_logits, pool
 
 Progress = Callable[[int, int, str], None]
@@ -110,6 +110,7 @@ class Programs:
         model: Model,
         ramps: Iterable[Ramp] = (),
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
+        criterion: str = "error",
     ) -> None:
         """Trace the model at every batch shape; nothing is compiled yet.
 
@@ -118,16 +119,21 @@ class Programs:
             model: Its description; names the mask that ramps pool with.
             ramps: Trained ramps.
             batch_sizes: Shapes to serve.
+            criterion: What answers leave by: ``"error"`` or ``"entropy"``.
 
         Raises:
-            ConfigError: If the batch sizes are not positive and distinct.
+            ConfigError: If the batch sizes are not positive and distinct, or there is no such
+                criterion.
             GraphError: If the model does not trace at one of them.
         """
         if not batch_sizes or min(batch_sizes) < 1 or len(set(batch_sizes)) != len(batch_sizes):
             raise ConfigError(
                 f"batch sizes are {list(batch_sizes)}, expected distinct numbers of at least 1"
             )
+        if criterion not in CRITERIA:
+            raise ConfigError(f"criterion is {criterion!r}, expected one of {list(CRITERIA)}")
         self.model = model
+        self._criterion = criterion
         self.batch_sizes = tuple(sorted(batch_sizes))
         self.ramps: Mapping[int, Ramp] = {ramp.site: ramp for ramp in ramps}
         self.sites = program.sites
@@ -254,7 +260,8 @@ class Programs:
         mask = inputs[self._mask] if self._mask is not None else None
         ramp = self.ramps[site]
         named = dict(zip(self._param_names[site], params, strict=True))
-        return pack_answer(head_logits(named, pool(ramp.kind, carry, mask), ramp.style))
+        logits = head_logits(named, pool(ramp.kind, carry, mask), ramp.style)
+        return pack_answer(logits, self._criterion)
 
     def _segment(
         self, batch: int, start: int | None, stop: int | None, ramp: int | None

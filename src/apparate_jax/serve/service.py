@@ -16,7 +16,7 @@ from apparate_jax.control.controller import make_controller
 from apparate_jax.control.initial import initial_sites
 from apparate_jax.control.interface import Controller
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import by_worth
+from apparate_jax.control.load import LoadPolicy, by_worth
 from apparate_jax.core import BatchRecord, ExitPlan, Profile
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace
@@ -37,12 +37,15 @@ class ServiceConfig:
         engine: Limits of the engine.
         control: Settings of the controller.
         placement: Budgets of the ramps.
+        criterion: What answers leave by; ``"entropy"`` for comparisons only, since our controller
+            starts from the errors of held-out samples.
     """
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
     engine: EngineConfig = field(default_factory=EngineConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
+    criterion: str = "error"
 
 
 class Service(NamedTuple):
@@ -80,6 +83,7 @@ class Service(NamedTuple):
         observer: Observer | None = None,
         on_decision: OnDecision | None = None,
         controller: Controller | None = None,
+        load_policy: LoadPolicy = by_worth,
     ) -> tuple[Engine, Feedback]:
         """An engine with early answers, and the feedback that tunes it (attach it after start).
 
@@ -87,6 +91,7 @@ class Service(NamedTuple):
             observer: Called with each completed batch's record.
             on_decision: Called with what the controller decides.
             controller: Another policy than the configured one.
+            load_policy: Which ramps a batch runs.
         """
         policy = controller or self.controller()
         feedback = Feedback(policy, on_decision)
@@ -101,7 +106,7 @@ class Service(NamedTuple):
             self.programs,
             self.config.engine,
             plan=plan,
-            load_policy=by_worth,
+            load_policy=load_policy,
             observer=observe,
         )
         return engine, feedback
@@ -133,7 +138,7 @@ def prepare(
             f"the checkpoint has {len(checkpoint.sites)} sites, the model now has {len(found)} or "
             "others: inject and train it again"
         )
-    programs = Programs(program, model, checkpoint.ramps, config.batch_sizes)
+    programs = Programs(program, model, checkpoint.ramps, config.batch_sizes, config.criterion)
     programs.warm_atomic(tell("compiling stages"))
     programs.warm_merged((), tell("compiling the original model"))
     profile = _within_budget(programs, checkpoint, config, tell)
