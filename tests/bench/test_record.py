@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apparate_jax.bench.record import answer_all, normalised_entropy, record
+from apparate_jax.bench.record import answer_all, record
 from apparate_jax.data import ArrayDataset
 from apparate_jax.errors import DataError, NumericsError
 from apparate_jax.graph import trace
@@ -106,9 +106,3 @@ def test_entropies_and_the_originals_own_errors(parts):
     for column in range(2):  # surer is surer by either score
         errors, entropies = made.errors[:, column], made.entropies[:, column]
         assert np.corrcoef(errors, entropies)[0, 1] > 0.5
-
-
-def test_normalised_entropy():
-    logits = np.log(np.float32([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]]))
-    expected = [1.5 * np.log(2) / np.log(3), 1.0]
-    np.testing.assert_allclose(normalised_entropy(logits), expected, rtol=1e-6)
