@@ -16,7 +16,7 @@ from apparate_jax.control.config import ControlConfig
 from apparate_jax.data import load_data
 from apparate_jax.graph import trace
 from apparate_jax.serve import prepare
-from apparate_jax.serve.profile import keep_profile
+from apparate_jax.serve.profile import keep_profile, rested
 
 OutputPath = Annotated[
     Path, typer.Option("--output", "-o", metavar="TRACE", help="Where to write it (.npz).")
@@ -58,15 +58,16 @@ def record(
     )
     with phases() as phase:
         service = prepare(loaded, config, phase)
+        profile = rested(service.programs, service.profile)
         service.programs.close()
-        keep_profile(service.profile, checkpoint)
+        keep_profile(profile, checkpoint)
         program = trace(model.apply, model.params, *model.example_inputs(1))
         recording = record_stream(
             program,
             model,
             loaded.ramps,
             examples,
-            service.profile,
+            profile,
             phase("running all ramps"),
             loaded.validation,
         )

@@ -268,6 +268,8 @@ class Profile:
         shapes: One entry per batch shape, ascending.
         handling_ms: What the engine adds to the device's time of a single input while nothing else
             waits: forming the batch, handing it over, waking threads, resolving the answer.
+        rest_ms: Idle times of the device before a batch, ascending from 0; empty if not measured.
+        rest_factors: By how much a batch takes longer after each of them.
     """
 
     device: str
@@ -275,6 +277,8 @@ class Profile:
     sites: tuple[int, ...]
     shapes: tuple[ShapeProfile, ...]
     handling_ms: float = 0.0
+    rest_ms: tuple[float, ...] = ()
+    rest_factors: tuple[float, ...] = ()
 
     def at(self, batch: int) -> ShapeProfile:
         """The smallest profiled shape that holds ``batch`` inputs (the largest one otherwise)."""

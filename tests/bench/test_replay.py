@@ -200,6 +200,15 @@ def spread(*factors):
     return replace(tiny.STREAM, shapes=shapes)
 
 
+def test_a_device_that_rested_is_slower():
+    rested = replace(tiny.STREAM, rest_ms=(0.0, 40.0), rest_factors=(1.0, 2.0))
+    stream = replace(tiny.recording(), profile=rested)
+    alone_ms = LatencyModel(tiny.STREAM).vanilla_ms(1)
+    made = replay(stream, fixed(ExitPlan()), ms(0, 2 * alone_ms + 20, 1000))
+    # the first follows a rest without end, the second one of 20 ms, the third a long one
+    assert made.answers.latency_ms == pytest.approx([2 * alone_ms, 1.5 * alone_ms, 2 * alone_ms])
+
+
 def test_handling_delays_an_idle_device_and_hides_behind_a_busy_one():
     stream = replace(tiny.recording(), profile=replace(tiny.STREAM, handling_ms=1.0))
     made = replay(stream, VANILLA, ms(0, 4, 30))

@@ -1,5 +1,7 @@
 """Latencies of sets that were not measured, from the one that was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,13 @@ def test_a_shadow_batch_costs_its_cuts_and_the_other_heads():
 def test_heads_cost_what_they_take_alone_where_no_set_was_measured():
     bare = LatencyModel(Profile("test", "0", (), SHAPES))
     np.testing.assert_allclose(bare.costs_ms(1), SHAPES[0].ramp_ms)
+
+
+def test_a_rest_slows_what_comes_after():
+    plain = MODEL.profile
+    slow = LatencyModel(replace(plain, rest_ms=(0.0, 10.0, 50.0), rest_factors=(1.0, 1.2, 2.0)))
+    assert [slow.rest_factor(ms) for ms in (0.0, 5.0, 10.0, 30.0, 50.0, 1e9)] == pytest.approx(
+        [1.0, 1.1, 1.2, 1.6, 2.0, 2.0]
+    )
+    assert slow.rest_factor(float("inf")) == 2.0
+    assert MODEL.rest_factor(1e9) == 1.0, "not measured"

@@ -89,3 +89,17 @@ def test_a_checkpoint_that_cannot_be_written_is_served_all_the_same(measured, tm
     assert profiles.keep_profile(measured, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [profiles.PROFILE]
     assert profiles.load_profile(tmp_path / profiles.PROFILE) == measured
+
+
+def test_rests_are_measured_for_replay(tmp_path):
+    made = models.programs(models.mlp(), (1,))
+    made.warm_atomic()
+    made.warm_merged(())
+    measured = profiles.rested(made, profiles.measure(made, (), budget_s=0.01))
+    assert measured.rest_ms == profiles.REST_MS and len(measured.rest_factors) == len(
+        profiles.REST_MS
+    )
+    assert measured.rest_factors[0] == 1.0
+    assert list(measured.rest_factors) == sorted(measured.rest_factors)
+    profiles.save_profile(measured, tmp_path / "profile.json")
+    assert profiles.load_profile(tmp_path / "profile.json") == measured

@@ -19,6 +19,7 @@ Sharp edges: a set of ramps costs the same whether or not its merged stages are 
 spread independently, though a busy neighbour slows many in a row (:class:`Pace`).
 """
 
+import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -194,7 +195,7 @@ class _Run:
     decided: ExitPlan = field(default_factory=ExitPlan)
     due: deque[PlanChange] = field(default_factory=deque)
     slots: deque[float] = field(default_factory=deque)
-    free_s: float = 0.0
+    free_s: float = -math.inf
     since: int = 0
     fill: float = 0.0
     left: int = 0
@@ -227,7 +228,10 @@ class _Run:
         batch.start_s = start_s = max(batch.formed_s + self.handling_s, self.free_s)
         pace = self.config.pace
         draw = int(self.draws[len(self.kinds)] * len(spread))
-        factor = spread[draw] if pace is None else pace.at(start_s)
+        idle_ms = (start_s - self.free_s) * 1e3
+        factor = (
+            spread[draw] * self.latency.rest_factor(idle_ms) if pace is None else pace.at(start_s)
+        )
         offsets = [after_s * factor for after_s in medians]
         finish_s = batch.start_s + offsets[-1]
         shadow_s = self.latency.shadow_ms(batch.sites, batch.shape) / 1e3 if batch.shadow else 0.0

@@ -6,6 +6,7 @@ lies at its share of the original model's time, and a ramp costs its share of wh
 adds to it. The profiled set itself is as it was measured. Pure; shared by control and replay.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +63,17 @@ class LatencyModel:
         shape = self.profile.at(batch)
         apart = max(0.0, shape.site_ms[-1] + shape.tail_ms - shape.vanilla_ms)
         return apart + sum(ms for s, ms in enumerate(shape.ramp_ms) if s not in sites)
+
+    def rest_factor(self, idle_ms: float) -> float:
+        """By how much a batch takes longer after the device was idle; 1 if that is not known."""
+        idle, factors = self.profile.rest_ms, self.profile.rest_factors
+        at = bisect_right(idle, idle_ms)
+        if not idle or at == 0:
+            return 1.0
+        if at == len(idle):
+            return factors[-1]
+        share = (idle_ms - idle[at - 1]) / (idle[at] - idle[at - 1])
+        return factors[at - 1] + share * (factors[at] - factors[at - 1])
 
     def costs_ms(self, batch: int) -> NDArray[np.float64]:
         """What each site's ramp adds to every answer behind it: f64[sites]."""

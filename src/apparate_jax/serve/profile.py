@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ Times = NDArray[np.float64]
 
 MIN_ROUNDS = 7
 MAX_ROUNDS = 40
+REST_MS = (0.0, 10.0, 30.0, 60.0, 120.0)
+"""Rests of the device after which a batch is timed."""
 OUTLIER_FRAC = 0.2
 """Share of the slowest rounds that is dropped before the median is taken."""
 SPREAD = 8
@@ -142,6 +144,31 @@ def _handling_ms(programs: Programs, budget_s: float, clock: Any) -> float:
         return max(0.0, _medians(_rounds(both, budget_s, clock))[2])
 
 
+def rested(
+    programs: Programs, profile: Profile, *, clock: Callable[[], float] = time.perf_counter
+) -> Profile:
+    """The profile with how much slower the device is after a rest, which it measures now.
+
+    A processor that had nothing to do lowers its clock and sleeps: on one machine a model of 20 ms
+    took 38 ms after 100 ms of rest. Replay needs that, serving does not.
+    """
+    batch = programs.batch_sizes[0]
+    inputs, route = jax.device_put(programs.example_inputs(batch)), programs.route((), batch)
+
+    def after_each() -> list[float]:
+        for _ in range(3):  # the first rest is none: the device has just worked
+            _answer_times(route, programs, inputs, clock)
+        times = []
+        for rest_ms in REST_MS:
+            time.sleep(rest_ms / 1e3)
+            times.extend(_answer_times(route, programs, inputs, clock))
+        return times
+
+    medians = np.median([after_each() for _ in range(MIN_ROUNDS)], axis=0)
+    factors = np.maximum.accumulate(medians / medians[0])
+    return replace(profile, rest_ms=REST_MS, rest_factors=tuple(factors.tolist()))
+
+
 def _rounds(run: Callable[[], list[float]], budget_s: float, clock: Any) -> Times:
     """What ``run`` gives in each of the rounds that fit the budget: f64[rounds, columns]."""
     run()
@@ -226,8 +253,15 @@ def profile_from_json(raw: Any) -> Profile:
         )
         for shape in raw["shapes"]
     )
-    sites, handling_ms = tuple(raw["sites"]), raw.get("handling_ms", 0.0)
-    return Profile(raw["device"], raw["jax_version"], sites, shapes, handling_ms)
+    return Profile(
+        raw["device"],
+        raw["jax_version"],
+        tuple(raw["sites"]),
+        shapes,
+        raw.get("handling_ms", 0.0),
+        tuple(raw.get("rest_ms", ())),
+        tuple(raw.get("rest_factors", ())),
+    )
 
 
 def load_profile(path: Path) -> Profile:
