@@ -11,7 +11,7 @@ from apparate_jax.bench.replay import Pace, ReplayConfig, replay, saturate
 from apparate_jax.bench.workload import arrivals
 from apparate_jax.control.interface import Controller, Info, fixed
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import Load, always, by_worth, next_fill, unless_saturated
+from apparate_jax.control.load import Load, always, by_worth, next_fill
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.batching import batch_shape
@@ -295,7 +295,7 @@ gaps = st.lists(st.sampled_from([0.0, 0.0005, 0.003, 0.007, 0.0111, 0.03]), min_
 configs = st.builds(
     lambda count, policy: ReplayConfig(EngineConfig(max_in_flight=count), policy),
     st.integers(1, 3),
-    st.sampled_from([always, unless_saturated, by_worth]),
+    st.sampled_from([always, by_worth]),
 )
 
 

@@ -53,3 +53,10 @@ def test_a_new_plan_keeps_the_evidence():
 def test_nobody_left_says_nothing():
     state = drift.start((0.01,))
     assert drift.observe(state, [], [], 8) == state
+
+
+def test_five_wrong_exits_in_a_row_are_no_alarm_and_six_are():
+    state = drift.start((0.0,))
+    for count in range(1, 7):
+        state = drift.observe(state, [0], [False], 1)
+        assert bool(drift.alarms(state)) == (count == 6)

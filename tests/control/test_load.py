@@ -12,7 +12,6 @@ from apparate_jax.control.load import (
     by_worth,
     next_fill,
     shadow_due,
-    unless_saturated,
 )
 from apparate_jax.core import ExitPlan
 
@@ -23,12 +22,11 @@ def full(waiting: int, fill: float = 0.5) -> Load:
     return Load(8, waiting, 8, fill)
 
 
-@pytest.mark.parametrize("policy", [unless_saturated, by_worth])
-def test_none_once_a_whole_batch_waits(policy):
-    assert policy(PLAN, full(0)) == (1, 3)
-    assert policy(PLAN, full(7)) == (1, 3)
-    assert policy(PLAN, full(8)) == ()
-    assert policy(ExitPlan(), full(0)) == ()
+def test_none_once_a_whole_batch_waits():
+    assert by_worth(PLAN, full(0)) == (1, 3)
+    assert by_worth(PLAN, full(7)) == (1, 3)
+    assert by_worth(PLAN, full(8)) == ()
+    assert by_worth(ExitPlan(), full(0)) == ()
 
 
 def test_always_is_always():

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from apparate_jax.control.load import unless_saturated
+from apparate_jax.control.load import by_worth
 from apparate_jax.core import FINAL, BatchRecord, ExitPlan
 from apparate_jax.errors import (
     ConfigError,
@@ -264,7 +264,7 @@ def test_a_model_without_described_inputs_is_refused():
 
 def test_a_batch_with_a_whole_batch_behind_it_runs_as_the_single_program(warmed):
     records: list[BatchRecord] = []
-    engine = Engine(warmed, plan=ALWAYS, load_policy=unless_saturated, observer=records.append)
+    engine = Engine(warmed, plan=ALWAYS, load_policy=by_worth, observer=records.append)
     futures = [engine.submit(models.example(seed)) for seed in range(9)]
     with engine:
         answers = [future.result(30) for future in futures]

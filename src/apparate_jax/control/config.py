@@ -1,4 +1,4 @@
-"""Settings of the controller; the only place of their defaults, and the named presets."""
+"""Settings of the controller; the only place of their defaults."""
 
 from dataclasses import dataclass
 from typing import Literal

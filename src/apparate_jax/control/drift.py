@@ -17,7 +17,7 @@ from typing import NamedTuple
 WORSE = 4.0
 ALARM = 8.0
 LEAST_SHARE = 0.01
-"""A planned share below this is taken for it: three wrong exits in a row are no alarm."""
+"""A planned share below this is taken for it: five wrong exits in a row are no alarm, six are."""
 MOST_SHARE = 0.9
 
 

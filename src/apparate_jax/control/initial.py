@@ -2,7 +2,7 @@
 
 Evenly spaced ramps are the paper's start, and then feedback moves them. The held-out samples of
 training already say what each set of ramps would save under the accuracy constraint, so the default
-starts there; on reviews that is worth more than a third ramp (docs/placement.md).
+starts there; on reviews that is worth more than a third ramp (docs/how-it-works.md).
 """
 
 from collections.abc import Sequence

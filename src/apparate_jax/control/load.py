@@ -61,11 +61,6 @@ def always(plan: ExitPlan, load: Load) -> tuple[int, ...]:
     return plan.sites
 
 
-def unless_saturated(plan: ExitPlan, load: Load) -> tuple[int, ...]:
-    """All active ramps, but none once a whole further batch waits."""
-    return plan.sites if load.waiting < load.largest else ()
-
-
 def by_worth(plan: ExitPlan, load: Load) -> tuple[int, ...]:
     """All active ramps while they are worth what they cost those who wait, else none.
 
