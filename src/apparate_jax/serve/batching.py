@@ -26,12 +26,28 @@ class Request:
         arrived_s: When it was submitted (or meant to be), seconds of the engine's clock.
         exact: Never exit: wait for the original model's own answer.
         future: Resolved exactly once, with an answer or an error.
+        final: Resolved with the original model's own answer too, for whoever wants both.
     """
 
     inputs: tuple[NDArray[Any], ...]
     arrived_s: float
     exact: bool = False
     future: "Future[Answer]" = field(default_factory=Future)
+    final: "Future[Answer] | None" = None
+
+    def begin(self) -> bool:
+        """Nobody can withdraw it from here on; False if somebody had."""
+        begun = self.future.set_running_or_notify_cancel()
+        if self.final is not None and not (begun and self.final.set_running_or_notify_cancel()):
+            self.final.cancel()
+            self.final = None
+        return begun
+
+    def fail(self, error: BaseException) -> None:
+        """Give the error to everybody who still waits."""
+        for future in (self.future, self.final):
+            if future is not None and not future.done():
+                future.set_exception(error)
 
 
 def batch_shape(waiting: int, batch_sizes: Sequence[int]) -> tuple[int, int]:
@@ -104,7 +120,7 @@ class RequestQueue:
                     return None
                 count, _ = batch_shape(len(self._waiting), batch_sizes)
                 taken = [self._waiting.popleft() for _ in range(count)]
-            alive = [r for r in taken if r.future.set_running_or_notify_cancel()]
+            alive = [request for request in taken if request.begin()]
             if len(alive) < count:
                 self._on_drop(count - len(alive))
             if alive:

@@ -28,23 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.control.load import Load, LoadPolicy, always, next_fill, shadow_due
-from apparate_jax.core import (
-    FINAL,
-    Answer,
-    BatchRecord,
-    ExitPlan,
-    Model,
-    Site,
-)
-from apparate_jax.errors import (
-    ApparateError,
-    ConfigError,
-    EngineClosedError,
-    RequestError,
-)
+from apparate_jax.core import FINAL, Answer, BatchRecord, ExitPlan, Model, Site
+from apparate_jax.errors import ApparateError, ConfigError, EngineClosedError, RequestError
 from apparate_jax.serve.batching import Request, RequestQueue
 from apparate_jax.serve.in_flight import (
     InFlight,
+    confirm,
     make_answer,
     make_record,
     next_answer,
@@ -198,6 +187,7 @@ class Engine:
         inputs: Mapping[str, NDArray[Any]],
         *,
         exact: bool = False,
+        final: "Future[Answer] | None" = None,
         arrived_s: float | None = None,
     ) -> "Future[Answer]":
         """Submit one example.
@@ -205,6 +195,8 @@ class Engine:
         Args:
             inputs: Array per input name, of the model's shape **without** the batch axis.
             exact: Never exit early.
+            final: Resolved with the original model's own answer as well, early answer or not;
+                cancelled with the request, and it gets its errors.
             arrived_s: When it was meant to arrive (engine's clock); now unless given.
 
         Returns:
@@ -218,9 +210,8 @@ class Engine:
         """
         if self._failure is not None:
             raise EngineClosedError(f"the engine stopped: {self._failure!r}") from self._failure
-        request = Request(
-            self._checked_inputs(inputs), self._clock() if arrived_s is None else arrived_s, exact
-        )
+        arrived_s = self._clock() if arrived_s is None else arrived_s
+        request = Request(self._checked_inputs(inputs), arrived_s, exact, final=final)
         with self._idle:
             self._open += 1
         try:
@@ -288,7 +279,7 @@ class Engine:
                     self._give_up(batch, error)
 
     def _give_up(self, batch: InFlight, error: BaseException) -> None:
-        self._fail([r for r in batch.requests if not r.future.done()], error)
+        self._fail(batch.requests, error)
         self._leave(len(batch.requests))
         self._slots.release()
 
@@ -378,6 +369,7 @@ class Engine:
             else:
                 batch.released_s[row] = self._clock()
                 self._fail([batch.requests[row]], not_finite(logits[row]))
+        confirm(batch, finite, label, logits, error)
         shadow = shadow_answers(batch, self._programs.ramps, finite) if batch.shadow else None
         if self._observer is not None:
             self._observer(make_record(batch, finite, label, finished_s, shadow))
@@ -390,8 +382,7 @@ class Engine:
 
     def _fail(self, requests: list[Request], error: BaseException) -> None:
         for request in requests:
-            if not request.future.done():
-                request.future.set_exception(error)
+            request.fail(error)
 
 
 def _log_failure(compiled: "Future[None]") -> None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.core import Answer, BatchRecord, ShadowAnswers
+from apparate_jax.core import FINAL, Answer, BatchRecord, ShadowAnswers
 from apparate_jax.errors import NumericsError
 from apparate_jax.ramps.answer import unpack_answer
 from apparate_jax.serve.batching import Request
@@ -89,6 +89,22 @@ def make_answer(
 ) -> Answer:
     """The answer of one row, from a packed answer's parts, at the exit of this name and depth."""
     return Answer(int(label[row]), logits[row], float(error[row]), name, depth)
+
+
+def confirm(
+    batch: InFlight,
+    finite: NDArray[np.bool_],
+    label: NDArray[np.int32],
+    logits: NDArray[np.float32],
+    error: NDArray[np.float32],
+) -> None:
+    """Give the original's answers, from the parts of its packed one, to those who want both."""
+    for row, request in enumerate(batch.requests):
+        if request.final is not None and not request.final.done():
+            if finite[row]:
+                request.final.set_result(make_answer(row, label, logits, error, FINAL, 1.0))
+            else:
+                request.final.set_exception(not_finite(logits[row]))
 
 
 def not_finite(logits: NDArray[np.float32]) -> NumericsError:
