@@ -49,6 +49,14 @@ class QueueFullError(ApparateError, RuntimeError):
     """The bounded queue is full; the server answers 503 and the client may try again later."""
 
 
+class DeadlineUnreachableError(ApparateError, RuntimeError):
+    """By the measured profile this deadline can no more be met; 503, the client may try again."""
+
+
+class DeadlinePassedError(ApparateError, TimeoutError):
+    """The deadline of a request passed while it waited for a batch; the server answers 504."""
+
+
 class EngineClosedError(ApparateError, RuntimeError):
     """The engine no longer takes requests, or stopped before it could answer this one."""
 
