@@ -282,9 +282,10 @@ def test_another_set_of_ramps_runs_at_once_and_on_merged_stages_when_they_are_re
         assert not made.route((0,), 1).merged
         engine.set_plan(ExitPlan((0,), (1.0,)))
         assert engine.submit(models.example()).result(30).exit == made.sites[0].name
-        made.close()  # waits for the background compiler
+        made.prepare((0,)).result(60)
         assert all(made.route((0,), batch).merged for batch in made.batch_sizes)
         assert engine.submit(models.example()).result(30).exit == made.sites[0].name
+    made.close()
 
 
 def test_no_more_leave_early_than_the_cap_allows(warmed):

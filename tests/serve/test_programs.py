@@ -12,6 +12,7 @@ from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace
 from apparate_jax.models import from_function
 from apparate_jax.ramps.answer import unpack_answer
+from apparate_jax.serve import programs
 from apparate_jax.serve.programs import Programs
 from tests.serve import models
 from tests.zoo import encoder
@@ -72,6 +73,47 @@ def test_the_background_compiler_swaps_merged_programs_in():
     assert not made.route((0,), 1).merged
     made.prepare((0,)).result(60)
     assert made.route((0,), 1).merged
+    before = [
+        unpack_answer(np.asarray(a))
+        for a in made._atomic_route((0,), 1).dispatch(made.ramp_params, made.example_inputs(1))
+    ]
+    for one, other in zip(_run(made, (0,), 1), before, strict=True):
+        np.testing.assert_allclose(unpack_answer(one)[2], other[2], atol=1e-5)
+    made.close()
+
+
+def test_a_set_that_is_asked_for_later_takes_the_place_of_one_that_is_being_compiled():
+    made = models.programs(models.mlp())
+    made.warm_atomic()
+    first, second = made.prepare((0,)), made.prepare((1,))
+    first.result(60)
+    second.result(60)
+    assert not made.route((0,), made.batch_sizes[-1]).merged
+    assert all(made.route((1,), batch).merged for batch in made.batch_sizes)
+    made.close()
+
+
+def test_closing_does_not_wait_for_a_program_that_is_being_compiled():
+    made = models.programs(models.mlp())
+    made.warm_atomic()
+    compiled = made.prepare((0,))
+    made.close()
+    assert compiled.cancelled() or compiled.exception(60) is None
+    assert not made.route((0,), made.batch_sizes[-1]).merged
+
+
+def test_the_last_sets_are_kept_and_older_ones_forgotten(monkeypatch):
+    monkeypatch.setattr(programs, "KEPT", 1)
+    made = models.programs(models.mlp(), (1,))
+    made.warm_atomic()
+    made.warm_merged(())
+    atomic = made.num_compiled
+    for sites in ((0,), (1,)):
+        made.prepare(sites).result(60)
+    assert made.route((), 1).merged
+    assert made.route((1,), 1).merged
+    assert not made.route((0,), 1).merged
+    assert made.num_compiled <= atomic + 2
     made.close()
 
 

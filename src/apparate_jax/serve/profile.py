@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from apparate_jax.core import Profile, ShapeProfile
 from apparate_jax.errors import CheckpointError
 from apparate_jax.serve.engine import Engine
-from apparate_jax.serve.programs import Programs, Progress, Route
+from apparate_jax.serve.programs import Programs, Progress
+from apparate_jax.serve.route import Route
 
 PROFILE = "profile.json"
 """File in a checkpoint's directory with the last profile that was measured of it."""

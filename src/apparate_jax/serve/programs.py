@@ -6,18 +6,22 @@ of programs that takes a batch from its inputs to the original model's answer.
 
 Two kinds of stages exist. *Atomic* stages (between neighbouring sites, heads apart) are compiled at
 warm-up, so any set of active ramps runs at once. *Merged* stages of the set in use are compiled in
-a background thread and swapped in when they are ready: serving never waits for a compiler. Equal
-layers lower to the same program, which is compiled once and called with each layer's parameters.
+the background (:mod:`apparate_jax.serve.compile_process`) and swapped in when they are ready:
+serving never waits for a compiler, nor shares its cores with one. Equal layers lower to the same
+program, which is compiled once and called with each layer's parameters.
 
 Parameters are arguments, bound once per program; those of ramps are looked up at each call, so that
 they can be replaced while serving.
 """
 
+import hashlib
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -27,78 +31,16 @@ from apparate_jax.errors import ConfigError
 from apparate_jax.graph import Program, Stage
 from apparate_jax.ramps.answer import CRITERIA, pack_answer
 from apparate_jax.ramps.heads import PARAM_NAMES, Ramp, head_logits, pool
+from apparate_jax.serve.compile_process import CompileError, CompileProcess, is_useful
+from apparate_jax.serve.route import Route, Segment
+
+KEPT = 8
+"""Sets of active ramps whose merged programs are kept."""
+REST_S = 0.1
+"""Pause after each program that is compiled in the background: tracing it holds Python's lock."""
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``, called after each compiled program."""
-
-RampParams = Mapping[int, tuple[jax.Array, ...]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Segment:
-    """One compiled program of a route.
-
-    Attributes:
-        call: The executable: ``(*ramp parameters, *constants, [carry], *inputs) -> outputs``.
-        constants: Parameters that are bound to it.
-        takes_carry: Whether the previous segment's carry is an argument.
-        gives_carry: Whether its first output is the carry for the next segment.
-        ramp: The site whose ramp parameters lead the arguments, None without a ramp.
-        gives_answer: Whether its last output is a packed answer.
-    """
-
-    call: Callable[..., Sequence[jax.Array]]
-    constants: tuple[jax.Array, ...]
-    takes_carry: bool
-    gives_carry: bool
-    ramp: int | None
-    gives_answer: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Route:
-    """The programs that take one batch shape from inputs to the final answer.
-
-    Attributes:
-        sites: Active sites, in the order in which their answers come.
-        batch: Batch shape.
-        merged: Whether the stages between active ramps are single programs.
-        segments: In execution order.
-        later: Sites and heads that run once the original's answer is queued, on the values of
-            those sites: of atomic stages only.
-    """
-
-    sites: tuple[int, ...]
-    batch: int
-    merged: bool
-    segments: tuple[Segment, ...]
-    later: tuple[tuple[int, Segment], ...] = ()
-
-    def dispatch(self, ramp_params: RampParams, inputs: Sequence[Any]) -> Iterator[jax.Array]:
-        """Queue every program on the device, without waiting for any.
-
-        Yields:
-            Packed answers f32[batch, 2 + classes], one per active site, then the original's, then
-            one of each later head; each as soon as its program is queued, and it is on its way to
-            the host when that completes.
-        """
-        carry: jax.Array | None = None
-        kept: list[jax.Array] = []
-        for segment in self.segments:
-            leading = ramp_params[segment.ramp] if segment.ramp is not None else ()
-            carried = (carry,) if segment.takes_carry else ()
-            outputs = segment.call(*leading, *segment.constants, *carried, *inputs)
-            if segment.gives_carry:
-                carry = outputs[0]
-                if self.later:
-                    kept.append(carry)
-            if segment.gives_answer:
-                outputs[-1].copy_to_host_async()
-                yield outputs[-1]
-        for site, head in self.later:
-            (answer,) = head.call(*ramp_params[site], kept[site], *inputs)
-            answer.copy_to_host_async()
-            yield answer
 
 
 class Programs:
@@ -150,11 +92,14 @@ class Programs:
         self._options: dict[str, str | bool] | None = {**program.compiler_options} or None
         names = [spec.name for spec in model.inputs]
         self._mask = names.index(model.mask) if model.mask is not None else None
-        self._executables: dict[tuple[str, ...], Any] = {}
+        self._executables: dict[bytes, Any] = {}  # by the digest of their text
         self._atomic: dict[int, tuple[tuple[Segment, ...], Mapping[int, Segment]]] = {}
         self._merged: dict[tuple[tuple[int, ...], int], Route] = {}
         self._lock = threading.RLock()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="apparate-compile")
+        self._child: CompileProcess | None = None
+        self._lately: list[tuple[int, ...]] = []  # sets that were asked for, the latest last
+        self._closed = False
 
     @property
     def num_compiled(self) -> int:
@@ -186,19 +131,24 @@ class Programs:
     def warm_merged(self, sites: Sequence[int], progress: Progress | None = None) -> None:
         """Compile and run once the merged stages of a set of sites at every batch shape."""
         chosen = self._checked(sites)
+        self._lately.append(chosen)
         for done, batch in enumerate(self.batch_sizes, 1):
             if (chosen, batch) not in self._merged:
-                bounds = itertools.pairwise((None, *chosen, None))
-                segments = [self._segment(batch, a, b, ramp=b) for a, b in bounds]
-                route = Route(chosen, batch, True, tuple(segments))
+                route = Route(chosen, batch, True, tuple(self._merged_segments(chosen, batch)))
                 self._run_once(route)
                 self._merged[chosen, batch] = route
             if progress is not None:
                 progress(done, len(self.batch_sizes), f"batch {batch}, {len(chosen) + 1} stages")
 
     def prepare(self, sites: Sequence[int]) -> "Future[None]":
-        """Compile the merged stages of ``sites`` in the background."""
-        return self._background.submit(self.warm_merged, self._checked(sites))
+        """Compile the merged stages of ``sites`` in the background; a later call takes its place.
+
+        The programs of the last :data:`KEPT` sets are kept.
+        """
+        chosen = self._checked(sites)
+        with self._lock:
+            self._lately = [s for s in self._lately if s != chosen] + [chosen]
+        return self._background.submit(self._merge_in_background, chosen)
 
     def route(self, sites: tuple[int, ...], batch: int) -> Route:
         """The programs to run now: merged where they are ready, else atomic.
@@ -221,7 +171,11 @@ class Programs:
         return self._atomic_route(tuple(sorted(self.ramps)), batch).segments
 
     def close(self) -> None:
-        """Wait for the background compiler and end its thread."""
+        """End the background compiler, whatever it is at."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.stop()
         self._background.shutdown(wait=True, cancel_futures=True)
 
     def example_inputs(self, batch: int) -> list[Any]:
@@ -263,8 +217,58 @@ class Programs:
         logits = head_logits(named, pool(ramp.kind, carry, mask), ramp.style)
         return pack_answer(logits, self._criterion)
 
+    def _merged_segments(
+        self, sites: tuple[int, ...], batch: int, child: CompileProcess | None = None
+    ) -> Iterator[Segment]:
+        for start, stop in itertools.pairwise((None, *sites, None)):
+            yield self._segment(batch, start, stop, ramp=stop, child=child)
+
+    def _merge_in_background(self, sites: tuple[int, ...]) -> None:
+        missing = [batch for batch in self.batch_sizes if (sites, batch) not in self._merged]
+        if not missing or self._is_stale(sites):
+            return
+        with CompileProcess() if is_useful() else nullcontext() as child:
+            self._child = child
+            try:
+                for batch in missing:
+                    segments = []
+                    for segment in self._merged_segments(sites, batch, child):
+                        segments.append(segment)
+                        if self._is_stale(sites):
+                            return
+                        time.sleep(REST_S)
+                    self._merged[sites, batch] = Route(sites, batch, True, tuple(segments))
+            except CompileError:
+                if not self._is_stale(sites):
+                    raise
+            finally:
+                self._child = None
+        self._forget_old_sets()
+
+    def _kept_segments(self) -> Iterator[Segment]:
+        for route in self._merged.values():
+            yield from route.segments
+        for stages, heads in self._atomic.values():
+            yield from (*stages, *heads.values())
+
+    def _is_stale(self, sites: tuple[int, ...]) -> bool:
+        return self._closed or self._lately[-1] != sites
+
+    def _forget_old_sets(self) -> None:
+        with self._lock:
+            kept = {(), *self._lately[-KEPT:]}
+            self._lately = self._lately[-KEPT:]
+            self._merged = {key: r for key, r in self._merged.items() if key[0] in kept}
+            used = {id(segment.call) for segment in self._kept_segments()}
+            self._executables = {k: v for k, v in self._executables.items() if id(v) in used}
+
     def _segment(
-        self, batch: int, start: int | None, stop: int | None, ramp: int | None
+        self,
+        batch: int,
+        start: int | None,
+        stop: int | None,
+        ramp: int | None,
+        child: CompileProcess | None = None,
     ) -> Segment:
         """Compile the stage between two sites, with the head of ``ramp`` (its end) fused in."""
         program = self._programs[batch]
@@ -282,7 +286,9 @@ class Programs:
             return out, self._answer(ramp, args[:split], out, inputs)
 
         carried = () if stage.carry is None else (stage.carry,)
-        call = self._compile(run, (*leading, *stage.constants, *carried, *program.input_shapes))
+        call = self._compile(
+            run, (*leading, *stage.constants, *carried, *program.input_shapes), child
+        )
         return Segment(
             call=call,
             constants=stage.constants,
@@ -305,15 +311,24 @@ class Programs:
         call = self._compile(run, (*self.ramp_params[site], carry, *program.input_shapes))
         return Segment(call, (), True, False, site, True)
 
-    def _compile(self, run: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:
+    def _compile(
+        self,
+        run: Callable[..., Any],
+        args: Sequence[Any],
+        child: CompileProcess | None = None,
+    ) -> Callable[..., Any]:
         """Compile for the shapes of ``args``; programs of equal text are compiled once."""
         specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
-        lowered = jax.jit(run, keep_unused=True).lower(*specs)
-        key = (lowered.as_text(), *map(str, specs))
+        jitted = jax.jit(run, keep_unused=True)
+        lowered = jitted.lower(*specs)
+        key = hashlib.sha256("\n".join((lowered.as_text(), *map(str, specs))).encode()).digest()
         with self._lock:
             executable = self._executables.get(key)
         if executable is None:
-            executable = lowered.compile(compiler_options=self._options)
+            if child is None:
+                executable = lowered.compile(compiler_options=self._options)
+            else:
+                executable = child.compile(jitted, specs, self._options)
             with self._lock:
                 executable = self._executables.setdefault(key, executable)
         return executable  # type: ignore[no-any-return]

@@ -1,0 +1,44 @@
+"""Compiling in another process: what comes back is the program, and every failure is an error."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apparate_jax.serve.compile_process import CompileError, CompileProcess
+
+ARGUMENTS = [jax.ShapeDtypeStruct((2, 3), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.int32)]
+FUNCTION = jax.jit(lambda x, unused: (jnp.tanh(x) @ x.T,), keep_unused=True)
+
+
+@pytest.fixture(scope="module")
+def child():
+    with CompileProcess() as process:
+        yield process
+
+
+def test_a_program_that_another_process_compiled_gives_the_same_values(child):
+    values = jnp.arange(6.0).reshape(2, 3), jnp.zeros(3, jnp.int32)
+    (found,) = child.compile(FUNCTION, ARGUMENTS)(*values)
+    np.testing.assert_array_equal(found, FUNCTION(*values)[0])
+
+
+def test_what_cannot_be_compiled_is_an_error_that_says_why_and_the_child_goes_on(child):
+    with pytest.raises(CompileError, match="no_such_option"):
+        child.compile(FUNCTION, ARGUMENTS, {"no_such_option": True})
+    assert child.compile(FUNCTION, ARGUMENTS) is not None
+
+
+def test_what_cannot_be_exported_is_an_error(child):
+    def calls_back(x):
+        return jax.pure_callback(lambda v: v, jax.ShapeDtypeStruct((2, 3), jnp.float32), x)
+
+    with pytest.raises(CompileError):
+        child.compile(jax.jit(calls_back, keep_unused=True), ARGUMENTS[:1])
+
+
+def test_a_child_that_is_gone_is_an_error():
+    with CompileProcess() as process:
+        process.stop()
+        with pytest.raises(CompileError):
+            process.compile(FUNCTION, ARGUMENTS)
