@@ -63,3 +63,7 @@ class EngineClosedError(ApparateError, RuntimeError):
 
 class NumericsError(ApparateError, ArithmeticError):
     """The original model gave NaN or infinite logits for this input."""
+
+
+class StateError(ApparateError, ValueError):
+    """A controller's saved state that is damaged, or belongs to something else."""

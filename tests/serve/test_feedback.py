@@ -10,6 +10,7 @@ from apparate_jax.control.interface import Controller, Info
 from apparate_jax.core import BatchRecord, ExitPlan
 from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.feedback import Feedback
+from apparate_jax.serve.state_store import StateStore
 from tests.serve import models
 
 SITES = (0, 1)
@@ -139,15 +140,15 @@ def test_observing_never_waits(programs):
     assert engine.plan == OPEN
 
 
-@pytest.mark.parametrize("fails_in", ["init", "update", "on_decision", "set_plan"])
+@pytest.mark.parametrize("fails_in", ["update", "on_decision", "set_plan"])
 def test_a_failure_closes_all_exits_and_is_logged(programs, caplog, fails_in):
     def fail(*_):
         raise ValueError(f"{fails_in} is out of order")
 
     plans = [ExitPlan((0, 5), (0.1, 0.1))] if fails_in == "set_plan" else [CLOSED, OPEN]
     controller = deciding([ExitPlan(SITES, (0.9, 0.9)), *plans])
-    if fails_in in ("init", "update"):
-        controller = controller._replace(**{fails_in: fail})
+    if fails_in == "update":
+        controller = controller._replace(update=fail)
     feedback = Feedback(controller, fail if fails_in == "on_decision" else None)
     engine = Engine(programs, plan=ExitPlan(SITES, (0.7, 0.7)))
     feedback.attach(engine)
@@ -175,3 +176,21 @@ def test_records_of_a_real_engine(programs):
         assert engine.wait_idle(30)
         feedback.close()
         assert engine.plan == OPEN
+
+
+def test_a_state_that_was_kept_is_taken_up_again(programs, tmp_path):
+    plans = [CLOSED, OPEN, CLOSED, OPEN]
+    controller = deciding(plans)._replace(
+        plan=lambda state: plans[max(0, state - 1)], resume=lambda state: state + 2
+    )
+
+    def store():
+        return StateStore(tmp_path / "deep" / "state.npz", "model", every_s=1000.0)
+
+    first = Feedback(controller, store=store())
+    first.attach(Engine(programs, plan=CLOSED))
+    first.observe(record())
+    first.observe(record())
+    first.close()
+    later = Feedback(controller, store=store())
+    assert later.plan == OPEN, "two were seen, and two more were added by resume"

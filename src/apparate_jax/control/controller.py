@@ -110,7 +110,8 @@ def make_controller(
     if options is not None:
         for ramps in range(1, options.max_ramps + 1):
             _warm(config, ramps)
-    return Controller(init, partial(_update, config, latency, options), partial(_plan, config))
+    update = partial(_update, config, latency, options)
+    return Controller(init, update, partial(_plan, config), _resume)
 
 
 def _init(
@@ -140,6 +141,11 @@ def _init(
         None if options is None else adjust.start(config, options),
     )
     return _tune(config, latency, state)[0]
+
+
+def _resume(state: State) -> State:
+    """The engine counts early answers from its own start; so does the cap."""
+    return state._replace(guard=state.guard._replace(exits=0))
 
 
 def _warm(config: ControlConfig, ramps: int) -> None:

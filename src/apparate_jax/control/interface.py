@@ -84,11 +84,13 @@ class Controller(NamedTuple):
         init: ``init() -> State``.
         update: ``update(state, observation) -> (plan, state, info)``.
         plan: ``plan(state) -> ExitPlan`` in force.
+        resume: ``resume(state) -> State``: a state that was saved, for an engine that begins anew.
     """
 
     init: Callable[[], Any]
     update: Callable[[Any, Observation], tuple[ExitPlan, Any, Info]]
     plan: Callable[[Any], ExitPlan]
+    resume: Callable[[Any], Any] = lambda state: state
 
 
 def fixed(plan: ExitPlan) -> Controller:

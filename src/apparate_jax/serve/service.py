@@ -26,6 +26,7 @@ from apparate_jax.serve.engine import Engine, EngineConfig, Observer
 from apparate_jax.serve.feedback import Feedback, OnDecision
 from apparate_jax.serve.profile import measure
 from apparate_jax.serve.programs import Programs, Progress
+from apparate_jax.serve.state_store import StateStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Service(NamedTuple):
         on_decision: OnDecision | None = None,
         controller: Controller | None = None,
         load_policy: LoadPolicy = by_worth,
+        store: StateStore | None = None,
     ) -> tuple[Engine, Feedback]:
         """An engine with early answers, and the feedback that tunes it (attach it after start).
 
@@ -92,16 +94,17 @@ class Service(NamedTuple):
             on_decision: Called with what the controller decides.
             controller: Another policy than the configured one.
             load_policy: Which ramps a batch runs.
+            store: Where the controller's state is kept, and taken up again from.
         """
-        policy = controller or self.controller()
-        feedback = Feedback(policy, on_decision)
+        feedback = Feedback(controller or self.controller(), on_decision, store)
 
         def observe(record: BatchRecord) -> None:
             feedback.observe(record)
             if observer is not None:
                 observer(record)
 
-        plan = ExitPlan.closed(policy.plan(policy.init()).sites)
+        plan = ExitPlan.closed(feedback.plan.sites)
+        self.programs.warm_merged(plan.sites)
         engine = Engine(
             self.programs,
             self.config.engine,
