@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from apparate_jax.serve.http import HttpServer, build_app, open_socket
-from tests.serve.http.linear import LinearEngine, logits_of
+from tests.serve.inference.linear import LinearEngine, logits_of
 
 URL = "/v2/models/linear/infer"
 X = np.array([[1.0, 0.0, 0.0], [0.1, 0.1, 0.0], [0.0, 4.0, 1.0]], np.float32)
@@ -55,6 +55,7 @@ def serving(limits=None, engine=None, **options):
         yield running
     finally:
         engine.gate.set()
+        engine.last_gate.set()
         running.stop()
         engine.close()
 

@@ -1,4 +1,4 @@
-"""The endpoints over a real server: metadata, inference, and every error's status."""
+"""Inference over a real server, and every error's status."""
 
 import gzip
 import json
@@ -11,7 +11,6 @@ import pytest
 from apparate_jax.core import InputSpec, Model
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.http import HttpLimits, build_app
-from tests.serve.http.linear import LinearEngine
 from tests.serve.http.serving import (
     IDS,
     LOGITS,
@@ -23,6 +22,7 @@ from tests.serve.http.serving import (
     request_of,
     serving,
 )
+from tests.serve.inference.linear import LinearEngine
 
 LIMITS = HttpLimits(max_body_bytes=20_000, max_rows=4)
 
@@ -59,42 +59,12 @@ def outputs_of(response):
     return arrays, head
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/v2/health/live", {"live": True}),
-        ("/v2/health/ready", {"ready": True}),
-        ("/v2/models/linear/ready", {"name": "linear", "ready": True}),
-        ("/v2/models/linear/versions/3/ready", {"name": "linear", "ready": True}),
-    ],
-)
-def test_health(client, path, expected):
-    response = client.get(path)
-    assert (response.status_code, response.json()) == (200, expected)
-
-
-def test_server_metadata(client):
-    info = client.get("/v2").json()
-    assert info.keys() == {"name", "version", "extensions"}
-    assert info["name"] == "apparate-jax"
-    assert "binary_tensor_data" in info["extensions"]
-
-
-@pytest.mark.parametrize("path", ["/v2/models/linear", "/v2/models/linear/versions/3"])
-def test_model_metadata(client, path):
-    assert client.get(path).json() == {
-        "name": "linear",
-        "versions": ["3"],
-        "platform": "jax_jaxpr",
-        "inputs": [
-            {"name": "x", "datatype": "FP32", "shape": [-1, 3]},
-            {"name": "ids", "datatype": "INT32", "shape": [-1, 2]},
-        ],
-        "outputs": [
-            {"name": "logits", "datatype": "FP32", "shape": [-1, 2]},
-            {"name": "label", "datatype": "INT64", "shape": [-1]},
-        ],
-    }
+def test_classes_instead_of_scores(client):
+    asked = [{"name": "logits", "parameters": {"classification": 1}}, {"name": "label"}]
+    arrays, _ = outputs_of(client.post(URL, json=request_of(slice(0, 2), outputs=asked)))
+    best = LOGITS[:2].argmax(axis=1)
+    expected = [[f"{LOGITS[row, index]:f}:{index}"] for row, index in enumerate(best)]
+    assert arrays["logits"].tolist() == expected
 
 
 def test_one_row_with_how_it_was_answered(client):
@@ -161,31 +131,16 @@ def test_a_body_in_chunks(client):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "message"),
-    [
-        ("POST", "/v2/models/other/infer", 404, "model 'other' is unknown: 'linear' is served"),
-        ("POST", "/v2/models/linear/versions/9/infer", 404, "no version '9': it has '3'"),
-        ("GET", "/v2/models/other", 404, "model 'other' is unknown"),
-        ("GET", "/v2/models/linear/versions/9", 404, "no version '9'"),
-        ("GET", "/v2/models/other/ready", 404, "model 'other' is unknown"),
-        ("GET", "/v3/nothing", 404, "GET /v3/nothing: Not Found; expected an endpoint"),
-        ("GET", URL, 405, "Method Not Allowed"),
-        ("POST", "/v2", 405, "Method Not Allowed"),
-    ],
-)
-def test_paths_that_lead_nowhere(client, method, path, status, message):
-    response = client.request(method, path)
-    assert response.status_code == status
-    assert message in response.json()["error"]
-
-
-@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"inputs": []}, "'inputs' is [], expected"),
         ({"id": 3}, "id is 3, expected a string"),
         ({"inputs": request_of()["inputs"][:1]}, "input 'ids' is missing"),
         ({"outputs": [{"name": "softmax"}]}, "output 'softmax' is unknown, expected some of"),
+        (
+            {"outputs": [{"name": "label", "parameters": {"classification": 1}}]},
+            "classification is asked of output 'label', expected 'logits'",
+        ),
         ({"parameters": {"accuracy": "high"}}, "accuracy is 'high', expected 'exact'"),
         ({"parameters": {"timeout": -1}}, "timeout is -1, expected microseconds"),
         ({"parameters": {"timeout": 0.5}}, "timeout is 0.5, expected microseconds"),
@@ -333,6 +288,23 @@ def test_a_timeout_withdraws_what_has_not_begun():
             running.engine.gate.set()
             assert client.post(URL, json=request_of()).status_code == 200
     assert (running.engine.submitted, running.engine.answered) == (4, 1)
+
+
+def test_a_client_that_goes_away_takes_its_request_along():
+    with serving() as running, httpx.Client(base_url=running.url, timeout=20) as client:
+        running.engine.gate.clear()
+        with running.connect() as first:
+            first.sendall(raw_post(json.dumps(request_of()).encode()))
+            assert running.engine.taken.wait(20)
+            with running.connect() as second:
+                second.sendall(raw_post(json.dumps(request_of()).encode()))
+                while running.engine.submitted < 2:
+                    assert client.get("/v2/health/live").status_code == 200
+            while not running.engine.submissions[1].cancelled():
+                assert client.get("/v2/health/live").status_code == 200
+            running.engine.gate.set()
+            assert read_response(first)[0] == 200
+    assert (running.engine.submitted, running.engine.answered) == (2, 1)
 
 
 def test_an_engine_that_is_not_ready_or_closed():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.http import HttpLimits
 from apparate_jax.serve.http.body import accepted_coding, compress, decompress
-from apparate_jax.serve.http.errors import Refusal
+from apparate_jax.serve.http.errors import HttpRefusal
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
@@ -29,7 +29,7 @@ def test_others_can_read_it(coding, reference):
 def test_the_limit_is_the_last_size_that_passes():
     packed = compress(bytes(1000), "gzip")
     assert len(decompress(packed, "gzip", HttpLimits(max_body_bytes=1000))) == 1000
-    with pytest.raises(Refusal, match="larger than 999 bytes"):
+    with pytest.raises(HttpRefusal, match="larger than 999 bytes"):
         decompress(packed, "gzip", HttpLimits(max_body_bytes=999))
 
 

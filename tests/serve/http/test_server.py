@@ -10,8 +10,8 @@ import pytest
 
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.http import HttpServer, build_app, open_socket, serve_http
-from tests.serve.http.linear import LinearEngine
 from tests.serve.http.serving import raw_post, read_response, request_of, serving
+from tests.serve.inference.linear import LinearEngine
 
 
 async def never(scope, receive, send):

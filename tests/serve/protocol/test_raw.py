@@ -52,7 +52,7 @@ def test_bytes_round_trip(items):
 
 @pytest.mark.parametrize("size", [0, 15, 17, 32])
 def test_a_size_that_does_not_fit_the_shape_is_refused(size):
-    with pytest.raises(RequestError, match=f"binary_data_size {size}, expected 16 bytes for FP32"):
+    with pytest.raises(RequestError, match=f"{size} raw bytes, expected 16 bytes for FP32"):
         decode_raw("x", "FP32", (2, 2), bytes(64), 0, size)
 
 

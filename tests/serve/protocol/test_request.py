@@ -108,8 +108,8 @@ def test_binary_output_holds_for_all_unless_one_says_otherwise():
             "binary_data of output 'a' is 'yes', expected true or false",
         ),
         (
-            body(outputs=[{"name": "a", "parameters": {"classification": 2}}]),
-            "parameter 'classification', which this server does not support",
+            body(outputs=[{"name": "a", "parameters": {"classification": 0}}]),
+            "classification of output 'a' is 0, expected a number of classes",
         ),
     ],
 )
@@ -152,8 +152,8 @@ def test_malformed_inputs_are_refused(changes, message):
         (8.0, r"binary_data_size 8\.0"),
         (9, "binary_data_size 9, but only 8 bytes of the body are left"),
         (2**62, "but only 8 bytes"),
-        (4, "binary_data_size 4, expected 8 bytes for FP32"),
-        (0, "binary_data_size 0, expected 8 bytes for FP32"),
+        (4, "4 raw bytes, expected 8 bytes for FP32"),
+        (0, "0 raw bytes, expected 8 bytes for FP32"),
     ],
 )
 def test_binary_sizes_that_lie_are_refused(size, message):

@@ -4,10 +4,11 @@
 that are under way finish. Endpoints, examples and errors: docs/http.md.
 """
 
-from apparate_jax.serve.http.answers import Answering
 from apparate_jax.serve.http.app import build_app
 from apparate_jax.serve.http.limits import HttpLimits
-from apparate_jax.serve.http.server import HttpServer, open_socket, serve_http
+from apparate_jax.serve.http.server import HttpServer, serve_http
+from apparate_jax.serve.inference import Answering
+from apparate_jax.serve.listen import open_socket
 
 __all__ = [
     "Answering",

@@ -1,4 +1,4 @@
-"""The application: endpoints of the protocol's REST core over anything that answers.
+"""The application: endpoints of the protocol's REST part over anything that answers.
 
 The infer endpoint speaks ASGI directly and has nothing between it and the engine but the parser:
 the path is a few hundred microseconds, the model is what takes time.
@@ -7,8 +7,6 @@ the path is a few hundred microseconds, the model is what takes time.
 import asyncio
 import logging
 from collections.abc import Mapping
-from importlib.metadata import version
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,33 +15,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from apparate_jax.errors import ApparateError, ConfigError, RequestError
-from apparate_jax.serve.http.answers import Answering, answer_rows
+from apparate_jax.errors import ApparateError, RequestError
 from apparate_jax.serve.http.body import (
     ClientGoneError,
     Headers,
     accepted_coding,
     compress,
     read_body,
+    unless_gone,
 )
-from apparate_jax.serve.http.errors import (
-    Refusal,
-    error_response,
-    failure_response,
-    on_http_exception,
-)
+from apparate_jax.serve.http.errors import HttpRefusal, error_response, on_http_exception
 from apparate_jax.serve.http.limits import HttpLimits
-from apparate_jax.serve.http.outputs import options_of, output_tensors, response_parameters
-from apparate_jax.serve.protocol import (
-    check_against,
-    datatype_of,
-    encode_infer_response,
-    parse_infer_request,
-)
+from apparate_jax.serve.inference import Answering, Served, now_s, server_metadata
+from apparate_jax.serve.protocol import encode_infer_response, parse_infer_request
 
-SERVER_NAME = "apparate-jax"
-EXTENSIONS = ("binary_tensor_data", "parameters")
-PLATFORM = "jax_jaxpr"
 _LOG = logging.getLogger(__name__)
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -59,7 +44,7 @@ def build_app(
 
     Responses hold the outputs ``logits`` and ``label``, and on request ``exit``, ``exit_depth`` and
     ``error``; for a request of one row the last three are response parameters as well (see
-    :mod:`apparate_jax.serve.http.outputs`).
+    :mod:`apparate_jax.serve.inference.outputs`).
 
     Args:
         engine: Answers single examples.
@@ -71,140 +56,106 @@ def build_app(
         ConfigError: If a name cannot be part of a path, or the model's inputs are unknown or have
             no datatype of the protocol.
     """
-    for what, value in (("model name", model_name), ("model version", model_version)):
-        if not value or "/" in value:
-            raise ConfigError(f"the {what} is {value!r}, expected a name without '/'")
-    served = _Served(engine, model_name, model_version, limits or HttpLimits())
-    infer = _Infer(served)
+    limits = limits or HttpLimits()
+    served = Served(engine, name=model_name, version=model_version, max_rows=limits.max_rows)
+    told = _Endpoints(served, limits)
+    infer = _Infer(served, limits)
     model = "/v2/models/{model}"
     versioned = model + "/versions/{version}"
     # The path that matters comes first: routes are tried in order.
     routes = [
         Route(f"{model}/infer", infer, methods=["POST"]),
         Route(f"{versioned}/infer", infer, methods=["POST"]),
-        Route("/v2/health/live", served.live),
-        Route("/v2/health/ready", served.ready),
-        Route(f"{model}/ready", served.model_ready),
-        Route(f"{versioned}/ready", served.model_ready),
-        Route(model, served.model_metadata),
-        Route(versioned, served.model_metadata),
-        Route("/v2", served.metadata),
+        Route("/v2/health/live", told.live),
+        Route("/v2/health/ready", told.ready),
+        Route(f"{model}/ready", told.model_ready),
+        Route(f"{versioned}/ready", told.model_ready),
+        Route(f"{model}/config", told.model_config),
+        Route(f"{versioned}/config", told.model_config),
+        Route(model, told.model_metadata),
+        Route(versioned, told.model_metadata),
+        Route("/v2/repository/index", told.index, methods=["POST"]),
+        Route("/v2", told.metadata),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: on_http_exception})
+    handlers = {HTTPException: on_http_exception, ApparateError: told.on_error}
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
-class _Served:
-    """The model under its name, and the endpoints that tell of it."""
+def _check(served: Served, path: Mapping[str, str]) -> None:
+    """Refuse a path that names another model or version."""
+    served.check(path["model"], path.get("version", ""))
 
-    def __init__(self, engine: Answering, name: str, version: str, limits: HttpLimits) -> None:
-        if not engine.model.inputs:
-            raise ConfigError(
-                f"the inputs of {engine.model.name!r} are not described: give inputs= where the "
-                "model is made"
-            )
-        self.engine = engine
-        self.name = name
-        self.version = version
-        self.limits = limits
-        self.model_info = self._model_info()
 
-    def _model_info(self) -> dict[str, Any]:
-        def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
-            return {"name": name, "datatype": datatype, "shape": [-1, *shape]}
+class _Endpoints:
+    """The endpoints that tell of the server and its model."""
 
-        return {
-            "name": self.name,
-            "versions": [self.version],
-            "platform": PLATFORM,
-            "inputs": [
-                tensor(spec.name, datatype_of(spec.dtype), *spec.shape)
-                for spec in self.engine.model.inputs
-            ],
-            "outputs": [
-                tensor("logits", "FP32", self.engine.num_classes),
-                tensor("label", "INT64"),
-            ],
-        }
+    def __init__(self, served: Served, limits: HttpLimits) -> None:
+        self._served = served
+        self._limits = limits
 
-    def check(self, path: Mapping[str, str]) -> None:
-        """Refuse a path that names another model or version."""
-        model, wanted = path["model"], path.get("version", self.version)
-        if model != self.name:
-            raise Refusal(404, f"model {model!r} is unknown: {self.name!r} is served here")
-        if wanted != self.version:
-            raise Refusal(
-                404, f"model {model!r} has no version {wanted!r}: it has {self.version!r}"
-            )
+    async def on_error(self, request: Request, error: Exception) -> Response:
+        return error_response(error, self._limits.retry_after_s)
 
     async def live(self, request: Request) -> Response:
         return JSONResponse({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        ready = self.engine.ready
+        ready = self._served.ready
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def metadata(self, request: Request) -> Response:
-        info = {"name": SERVER_NAME, "version": version(SERVER_NAME), "extensions": EXTENSIONS}
-        return JSONResponse(info)
+        return JSONResponse(server_metadata())
 
     async def model_ready(self, request: Request) -> Response:
-        try:
-            self.check(request.path_params)
-        except Refusal as error:
-            return error_response(error, self.limits.retry_after_s)
-        ready = self.engine.ready
-        return JSONResponse({"name": self.name, "ready": ready}, 200 if ready else 503)
+        _check(self._served, request.path_params)
+        ready = self._served.ready
+        return JSONResponse({"name": self._served.name, "ready": ready}, 200 if ready else 503)
 
     async def model_metadata(self, request: Request) -> Response:
-        try:
-            self.check(request.path_params)
-        except Refusal as error:
-            return error_response(error, self.limits.retry_after_s)
-        return JSONResponse(self.model_info)
+        _check(self._served, request.path_params)
+        return JSONResponse(self._served.metadata)
+
+    async def model_config(self, request: Request) -> Response:
+        _check(self._served, request.path_params)
+        return JSONResponse(self._served.config)
+
+    async def index(self, request: Request) -> Response:
+        return JSONResponse([self._served.index_entry()])
 
 
 class _Infer:
     """The infer endpoint, as an ASGI application."""
 
-    def __init__(self, served: _Served) -> None:
+    def __init__(self, served: Served, limits: HttpLimits) -> None:
         self._served = served
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = dict(scope["headers"])
         try:
-            self._served.check(scope["path_params"])
+            _check(self._served, scope["path_params"])
             response = await self._answer(receive, headers)
-        except (Refusal, ApparateError) as error:
-            response = error_response(error, self._served.limits.retry_after_s)
         except ClientGoneError:
             return
         except Exception as error:
-            _LOG.exception("inference failed")
-            response = failure_response(error)
+            if not isinstance(error, ApparateError | HttpRefusal):
+                _LOG.exception("inference failed")
+            response = error_response(error, self._limits.retry_after_s)
         await response(scope, receive, send)
 
     async def _answer(self, receive: Receive, headers: Headers) -> Response:
         served = self._served
-        arrived_s = asyncio.get_running_loop().time()
-        if not served.engine.ready:
-            raise Refusal(503, f"model {served.name!r} is not ready: ask again later")
-        body = await read_body(receive, headers, served.limits)
+        arrived_s = now_s()
+        served.check_ready()
+        body = await read_body(receive, headers, self._limits)
         request = parse_infer_request(body, _header_length(headers))
-        options = options_of(request)
-        inputs = check_against(served.engine.model.inputs, request.inputs, served.limits.max_rows)
-        deadline_s = None if options.timeout_s is None else arrived_s + options.timeout_s
-        try:
-            answers = await answer_rows(
-                served.engine, inputs, exact=options.exact, deadline_s=deadline_s
-            )
-        except TimeoutError:
-            raise Refusal(504, f"no answer within the {options.timeout_s:g} s of timeout") from None
+        reply = await unless_gone(receive, served.reply(request, arrived_s))
         content, header_length = encode_infer_response(
             served.name,
             served.version,
-            output_tensors(options.outputs, answers),
+            reply.outputs,
             request_id=request.id,
-            parameters=response_parameters(answers),
+            parameters=reply.parameters,
         )
         return await self._response(content, header_length, headers)
 
@@ -216,7 +167,7 @@ class _Infer:
         if header_length is not None:
             extra[_HEADER_LENGTH] = str(header_length)
             media_type = "application/octet-stream"
-        if len(content) >= self._served.limits.compress_from_bytes:
+        if len(content) >= self._limits.compress_from_bytes:
             coding = accepted_coding(headers)
             if coding is not None:
                 content = await asyncio.to_thread(compress, content, coding)

@@ -6,16 +6,18 @@ it is read, else while it is decompressed. What the client still sends is droppe
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
+from typing import TypeVar
 
 from starlette.types import Receive
 
 from apparate_jax.errors import RequestError
-from apparate_jax.serve.http.errors import Refusal
+from apparate_jax.serve.http.errors import HttpRefusal
 from apparate_jax.serve.http.limits import HttpLimits
 
 Headers = Mapping[bytes, bytes]
+_T = TypeVar("_T")
 
 _WINDOW_BITS = MappingProxyType({"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS})
 _FASTEST = 1
@@ -35,7 +37,7 @@ async def read_body(receive: Receive, headers: Headers, limits: HttpLimits) -> b
 
     Raises:
         ClientGoneError: If the connection ended before the body did.
-        Refusal: Too large (413), too slow (408), or of an unknown coding (415).
+        HttpRefusal: Too large (413), too slow (408), or of an unknown coding (415).
         RequestError: If it does not decompress.
     """
     declared = headers.get(b"content-length", b"")
@@ -45,7 +47,7 @@ async def read_body(receive: Receive, headers: Headers, limits: HttpLimits) -> b
         async with asyncio.timeout(limits.body_timeout_s):
             body = await _receive_all(receive, limits)
     except TimeoutError:
-        raise Refusal(
+        raise HttpRefusal(
             408,
             f"the body was not complete after {limits.body_timeout_s:g} s: send as many bytes as "
             "Content-Length says",
@@ -56,6 +58,44 @@ async def read_body(receive: Receive, headers: Headers, limits: HttpLimits) -> b
         return body
     # In a thread, where zlib lets go of the interpreter: a small body may become a large one.
     return await asyncio.to_thread(decompress, body, coding, limits)
+
+
+async def unless_gone(receive: Receive, answering: Awaitable[_T]) -> _T:
+    """Wait for an answer as long as the client does.
+
+    Args:
+        receive: The connection, once its request was read.
+        answering: Cancelled when the connection ends.
+
+    Raises:
+        ClientGoneError: If it ended first.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    waiting, left = True, False
+
+    def leave(watching: "asyncio.Task[None]") -> None:
+        nonlocal left
+        if waiting and not watching.cancelled():
+            left = True
+            task.cancel()
+
+    watching = asyncio.create_task(_end_of_connection(receive))
+    watching.add_done_callback(leave)
+    try:
+        return await answering
+    except asyncio.CancelledError:
+        if left and task.uncancel() == 0:
+            raise ClientGoneError from None
+        raise
+    finally:
+        waiting = False
+        watching.cancel()
+
+
+async def _end_of_connection(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _receive_all(receive: Receive, limits: HttpLimits) -> bytes:
@@ -75,20 +115,24 @@ async def _receive_all(receive: Receive, limits: HttpLimits) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _too_large(limits: HttpLimits) -> Refusal:
-    return Refusal(413, f"the body is larger than {limits.max_body_bytes} bytes: split the request")
+def _too_large(limits: HttpLimits) -> HttpRefusal:
+    return HttpRefusal(
+        413, f"the body is larger than {limits.max_body_bytes} bytes: split the request"
+    )
 
 
 def decompress(body: bytes, coding: str, limits: HttpLimits) -> bytes:
     """Decompress a request's body; never holds more than the limit.
 
     Raises:
-        Refusal: Too large (413), or a coding other than gzip and deflate (415).
+        HttpRefusal: Too large (413), or a coding other than gzip and deflate (415).
         RequestError: If the data is damaged, cut off, or followed by something else.
     """
     bits = _WINDOW_BITS.get(coding)
     if bits is None:
-        raise Refusal(415, f"Content-Encoding is {coding!r:.40}, expected gzip, deflate or none")
+        raise HttpRefusal(
+            415, f"Content-Encoding is {coding!r:.40}, expected gzip, deflate or none"
+        )
     stream = zlib.decompressobj(bits)
     try:
         plain = stream.decompress(body, limits.max_body_bytes + 1)

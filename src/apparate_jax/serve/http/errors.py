@@ -1,29 +1,29 @@
-"""Errors as HTTP responses: one table from exception to status; the body is ``{"error": text}``."""
+"""Errors as HTTP responses: one table from kind to status; the body is ``{"error": text}``."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from apparate_jax.errors import (
-    ApparateError,
-    EngineClosedError,
-    NumericsError,
-    QueueFullError,
-    RequestError,
+from apparate_jax.serve.inference import Kind, kind_of, public_text
+
+_STATUS: Mapping[Kind, int] = MappingProxyType(
+    {
+        Kind.INVALID: 400,
+        Kind.UNKNOWN: 404,
+        Kind.UNSUPPORTED: 501,
+        Kind.FULL: 503,
+        Kind.UNAVAILABLE: 503,
+        Kind.LATE: 504,
+        Kind.FAILED: 500,
+    }
 )
 
-_STATUS: tuple[tuple[type[ApparateError], int], ...] = (
-    (RequestError, 400),
-    (QueueFullError, 503),
-    (EngineClosedError, 503),
-    (NumericsError, 500),
-)
 
-
-class Refusal(Exception):
-    """A request that HTTP itself refuses: unknown path, too large, too slow, not ready.
+class HttpRefusal(Exception):
+    """A request that HTTP itself refuses: too large, too slow, of a coding that is unknown.
 
     Attributes:
         status: HTTP status.
@@ -36,19 +36,18 @@ class Refusal(Exception):
         self.headers = headers
 
 
-def error_response(error: Refusal | ApparateError, retry_after_s: int) -> Response:
+def error_response(error: Exception, retry_after_s: int) -> Response:
     """The response that tells a client of ``error``.
 
     Args:
         error: What went wrong.
         retry_after_s: When to come again after the queue was full, seconds.
     """
-    text = {"error": str(error)}
-    if isinstance(error, Refusal):
-        return JSONResponse(text, error.status, error.headers)
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    full = isinstance(error, QueueFullError)
-    return JSONResponse(text, status, {"Retry-After": str(retry_after_s)} if full else None)
+    if isinstance(error, HttpRefusal):
+        return JSONResponse({"error": str(error)}, error.status, error.headers)
+    kind = kind_of(error)
+    headers = {"Retry-After": str(retry_after_s)} if kind is Kind.FULL else None
+    return JSONResponse({"error": public_text(error)}, _STATUS[kind], headers)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -59,9 +58,3 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         "Inference Protocol v2, such as GET /v2 or POST /v2/models/NAME/infer"
     )
     return JSONResponse({"error": text}, error.status_code, error.headers)
-
-
-def failure_response(error: Exception) -> Response:
-    """The response to an error that nobody expected; its text is for the log, not the client."""
-    text = f"the server failed on this request ({type(error).__name__}): its log has the details"
-    return JSONResponse({"error": text}, 500)

@@ -47,8 +47,8 @@ def decode_raw(
     count = prod(shape)
     if size != count * dtype.itemsize:
         raise RequestError(
-            f"input {name!r} has binary_data_size {size}, expected {count * dtype.itemsize} bytes "
-            f"for {datatype} {list(shape)}"
+            f"input {name!r} has {size} raw bytes, expected {count * dtype.itemsize} bytes for "
+            f"{datatype} {list(shape)}"
         )
     if datatype != "BOOL":
         return np.frombuffer(body, dtype, count, start).reshape(shape)

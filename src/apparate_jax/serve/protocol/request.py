@@ -5,7 +5,7 @@ bytes of those tensors that have a ``binary_data_size``, in the order of ``input
 and lengths that contradict each other are refused before anything is allocated for them.
 
 Sharp edges: unknown parameters are passed on, as the protocol allows them; those that would change
-the answer's form and are not supported (classification, shared memory) are refused.
+the answer's form and are not supported (shared memory) are refused.
 
 References:
     Open Inference Protocol v2, "Inference Request JSON Object"; the extensions "binary tensor
@@ -21,13 +21,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from apparate_jax.errors import RequestError
-from apparate_jax.serve.protocol.datatypes import DTYPES
+from apparate_jax.serve.protocol.fields import (
+    check_supported,
+    checked_datatype,
+    checked_name,
+    checked_shape,
+    classes_asked,
+)
 from apparate_jax.serve.protocol.json_values import decode_json
 from apparate_jax.serve.protocol.raw import decode_raw
-
-MAX_RANK = 32
-MAX_NAME_LENGTH = 256
-_UNSUPPORTED = ("classification", "shared_memory_region")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,12 @@ class RequestedOutput:
     Attributes:
         name: Of the output.
         binary: Whether it is to be sent as raw bytes.
+        classes: How many classes to send instead of values; 0 for the values.
     """
 
     name: str
     binary: bool
+    classes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,11 +117,12 @@ def _parse_object(text: bytes) -> dict[str, Any]:
 def _parse_inputs(request: Mapping[str, Any], body: bytes, at: int) -> dict[str, NDArray[Any]]:
     inputs: dict[str, NDArray[Any]] = {}
     for position, entry in enumerate(_objects(request, "inputs")):
-        name = _name(entry, f"inputs[{position}]")
+        name = checked_name(entry.get("name"), f"inputs[{position}]")
         where = f"input {name!r}"
         if name in inputs:
             raise RequestError(f"{where} is there twice, expected each once")
-        datatype, shape = _datatype(entry, name), _shape(entry, name)
+        datatype = checked_datatype(entry.get("datatype"), name)
+        shape = checked_shape(entry.get("shape"), name)
         size = _supported(entry, where).get("binary_data_size")
         if size is None:
             inputs[name] = decode_json(name, datatype, shape, entry.get("data"))
@@ -151,12 +156,13 @@ def _parse_outputs(request: Mapping[str, Any], default: bool) -> tuple[Requested
         return None
     outputs: dict[str, RequestedOutput] = {}
     for position, entry in enumerate(_objects(request, "outputs")):
-        name = _name(entry, f"outputs[{position}]")
+        name = checked_name(entry.get("name"), f"outputs[{position}]")
         where = f"output {name!r}"
         if name in outputs:
             raise RequestError(f"{where} is asked for twice, expected each once")
         parameters = _supported(entry, where)
-        outputs[name] = RequestedOutput(name, _flag(parameters, "binary_data", default, where))
+        binary = _flag(parameters, "binary_data", default, where)
+        outputs[name] = RequestedOutput(name, binary, classes_asked(parameters, where))
     return tuple(outputs.values())
 
 
@@ -182,42 +188,8 @@ def _object(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
 def _supported(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The parameters of a tensor, none of which asks for an extension that is not there."""
     parameters = _object(entry, "parameters", where)
-    for key in _UNSUPPORTED:
-        if key in parameters:
-            raise RequestError(f"{where} has parameter {key!r}, which this server does not support")
+    check_supported(parameters, where)
     return parameters
-
-
-def _name(entry: Mapping[str, Any], where: str) -> str:
-    name = entry.get("name")
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH:
-        raise RequestError(
-            f"the name of {where} is {short(name)}, expected 1..{MAX_NAME_LENGTH} characters"
-        )
-    return name
-
-
-def _datatype(entry: Mapping[str, Any], name: str) -> str:
-    datatype = entry.get("datatype")
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise RequestError(
-            f"datatype of input {name!r} is {short(datatype)}, expected one of {', '.join(DTYPES)}"
-        )
-    return datatype
-
-
-def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    shape = entry.get("shape")
-    if (
-        not isinstance(shape, list)
-        or len(shape) > MAX_RANK
-        or any(type(length) is not int or length < 1 for length in shape)
-    ):
-        raise RequestError(
-            f"shape of input {name!r} is {short(shape)}, expected at most {MAX_RANK} whole "
-            "numbers of at least 1"
-        )
-    return tuple(shape)
 
 
 def _flag(parameters: Mapping[str, Any], key: str, default: bool, where: str) -> bool:

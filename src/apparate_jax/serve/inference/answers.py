@@ -3,17 +3,20 @@
 Every row is an example of its own: it may leave at another exit than its neighbours and be batched
 with other clients' rows. The event loop is woken once per request, when the last row has its
 answer, not once per row.
+
+A stream gets the answers twice where any of them left early: as they are, and then the original
+model's own.
 """
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from apparate_jax.core import Answer, Model
+from apparate_jax.core import FINAL, Answer, Model
 
 
 class Answering(Protocol):
@@ -34,8 +37,18 @@ class Answering(Protocol):
         """Whether requests are taken and answered."""
         ...
 
-    def submit(self, inputs: Mapping[str, NDArray[Any]], *, exact: bool = False) -> Future[Answer]:
-        """Submit one example (arrays without the batch axis); the future resolves on any thread."""
+    def submit(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        exact: bool = False,
+        final: Future[Answer] | None = None,
+    ) -> Future[Answer]:
+        """Submit one example (arrays without the batch axis); futures resolve on any thread.
+
+        ``final`` is resolved with the original model's own answer too; it is given only for
+        streams.
+        """
         ...
 
 
@@ -63,6 +76,53 @@ async def answer_rows(
             refuses one row, those before it are withdrawn.
     """
     futures = _submit_rows(engine, inputs, exact)
+    return await _results(futures, deadline_s)
+
+
+async def answers_then_finals(
+    engine: Answering,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    exact: bool = False,
+    deadline_s: float | None = None,
+) -> AsyncGenerator[list[Answer], None]:
+    """Like :func:`answer_rows`, and then the original model's own answers if any left early.
+
+    The deadline is that of the first answers: who has them waits for the others as long as it
+    takes.
+    """
+    finals: list[Future[Answer]] = []
+    futures = _submit_rows(engine, inputs, exact, finals)
+    answers = await _results(futures, deadline_s)
+    yield answers
+    if any(answer.exit != FINAL for answer in answers):
+        yield await _results(finals, None)
+
+
+def _submit_rows(
+    engine: Answering,
+    inputs: Mapping[str, NDArray[Any]],
+    exact: bool,
+    finals: list[Future[Answer]] | None = None,
+) -> list[Future[Answer]]:
+    """A future for each row; ``finals`` gets another one for each."""
+    futures: list[Future[Answer]] = []
+    count = len(next(iter(inputs.values())))
+    try:
+        for row in range(count):
+            example = {name: array[row, ...] for name, array in inputs.items()}
+            if finals is None:
+                futures.append(engine.submit(example, exact=exact))
+            else:
+                finals.append(Future())
+                futures.append(engine.submit(example, exact=exact, final=finals[-1]))
+    except BaseException:
+        _withdraw(futures)
+        raise
+    return futures
+
+
+async def _results(futures: Sequence[Future[Answer]], deadline_s: float | None) -> list[Answer]:
     try:
         async with asyncio.timeout_at(deadline_s):
             await _all_done(futures)
@@ -70,21 +130,6 @@ async def answer_rows(
         _withdraw(futures)
         raise
     return [future.result() for future in futures]
-
-
-def _submit_rows(
-    engine: Answering, inputs: Mapping[str, NDArray[Any]], exact: bool
-) -> list[Future[Answer]]:
-    futures: list[Future[Answer]] = []
-    count = len(next(iter(inputs.values())))
-    try:
-        for row in range(count):
-            example = {name: array[row, ...] for name, array in inputs.items()}
-            futures.append(engine.submit(example, exact=exact))
-    except BaseException:
-        _withdraw(futures)
-        raise
-    return futures
 
 
 def _withdraw(futures: Sequence[Future[Answer]]) -> None:

@@ -5,6 +5,8 @@ By default a response holds the model's outputs, ``logits`` FP32 [n, classes] an
 ``exit_depth`` FP32 [n] and ``error`` FP32 [n]. The protocol's parameters are scalars: for a request
 of a single row, which is the common case, the three come as response parameters too; for several
 rows only the outputs say them.
+
+The scores can be asked for as classes instead (the protocol's extension "classification").
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +20,11 @@ from numpy.typing import NDArray
 
 from apparate_jax.core import Answer
 from apparate_jax.errors import RequestError
+from apparate_jax.serve.inference.classification import top_classes
 from apparate_jax.serve.protocol import InferRequest, OutputTensor, RequestedOutput, Scalar
 
-DEFAULT_OUTPUTS = ("logits", "label")
+SCORES = "logits"
+DEFAULT_OUTPUTS = (SCORES, "label")
 
 
 def _exits(answers: Sequence[Answer]) -> NDArray[Any]:
@@ -31,7 +35,7 @@ def _exits(answers: Sequence[Answer]) -> NDArray[Any]:
 
 _MAKE: Mapping[str, Callable[[Sequence[Answer]], NDArray[Any]]] = MappingProxyType(
     {
-        "logits": lambda answers: np.array([a.scores for a in answers], np.float32),
+        SCORES: lambda answers: np.array([a.scores for a in answers], np.float32),
         "label": lambda answers: np.array([a.label for a in answers], np.int64),
         "exit": _exits,
         "exit_depth": lambda answers: np.array([a.exit_depth for a in answers], np.float32),
@@ -53,6 +57,10 @@ class Options:
     outputs: tuple[RequestedOutput, ...]
     exact: bool
     timeout_s: float | None
+
+    def deadline_s(self, arrived_s: float) -> float | None:
+        """When the client gives up, seconds of the clock by which its request arrived."""
+        return None if self.timeout_s is None else arrived_s + self.timeout_s
 
 
 def options_of(request: InferRequest) -> Options:
@@ -76,24 +84,34 @@ def options_of(request: InferRequest) -> Options:
     for output in outputs:
         if output.name not in _MAKE:
             raise RequestError(f"output {output.name!r} is unknown, expected some of {list(_MAKE)}")
+        if output.classes and output.name != SCORES:
+            raise RequestError(
+                f"classification is asked of output {output.name!r}, expected {SCORES!r}: only "
+                "scores can be put in order"
+            )
     return Options(outputs, accuracy == "exact", timeout_us / 1e6 if timeout_us else None)
 
 
 def output_tensors(
-    outputs: Sequence[RequestedOutput], answers: Sequence[Answer]
+    outputs: Sequence[RequestedOutput], answers: Sequence[Answer], labels: Sequence[str] = ()
 ) -> list[OutputTensor]:
     """The tensors of a response.
 
     Args:
         outputs: Those to send.
         answers: One per row, n of them.
+        labels: Names of the classes; empty when unknown.
 
     Returns:
         Tensors of n rows each, in the order of ``outputs``.
     """
-    return [
-        OutputTensor(output.name, _MAKE[output.name](answers), output.binary) for output in outputs
-    ]
+    tensors = []
+    for output in outputs:
+        array = _MAKE[output.name](answers)
+        if output.classes:
+            array = top_classes(array, output.classes, labels)
+        tensors.append(OutputTensor(output.name, array, output.binary))
+    return tensors
 
 
 def response_parameters(answers: Sequence[Answer]) -> dict[str, Scalar]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from apparate_jax.errors import NumericsError, QueueFullError
-from apparate_jax.serve.http.answers import answer_rows
-from tests.serve.http.linear import LinearEngine, logits_of
+from apparate_jax.serve.inference.answers import answer_rows
+from tests.serve.inference.linear import LinearEngine, logits_of
 
 
 class CountingLoop(asyncio.SelectorEventLoop):

@@ -1,0 +1,201 @@
+"""A model under the name by which clients ask for it, and what it answers them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from apparate_jax.core import FINAL, Answer
+from apparate_jax.errors import ConfigError
+from apparate_jax.serve.inference.answers import Answering, answer_rows, answers_then_finals
+from apparate_jax.serve.inference.describe import model_config, model_metadata
+from apparate_jax.serve.inference.outputs import (
+    Options,
+    options_of,
+    output_tensors,
+    response_parameters,
+)
+from apparate_jax.serve.inference.refusals import Kind, Refusal
+from apparate_jax.serve.protocol import InferRequest, OutputTensor, Scalar, check_against
+
+DEFAULT_VERSION = "1"
+MAX_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """What a client gets for a request.
+
+    Attributes:
+        outputs: Tensors in the order asked for.
+        parameters: Scalars that go with them.
+        last: Whether no further reply to this request follows.
+    """
+
+    outputs: Sequence[OutputTensor]
+    parameters: dict[str, Scalar]
+    last: bool = True
+
+
+class Served:
+    """A model, its name and version, and how it answers parsed requests."""
+
+    def __init__(
+        self,
+        engine: Answering,
+        *,
+        name: str,
+        version: str = DEFAULT_VERSION,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        """Describe a model to clients.
+
+        Args:
+            engine: Answers single examples.
+            name: Under which clients address the model.
+            version: The one version that there is.
+            max_rows: Most examples in one request.
+
+        Raises:
+            ConfigError: If a name cannot be part of a path, or the model's inputs are unknown or
+                have no datatype of the protocol.
+        """
+        for what, value in (("model name", name), ("model version", version)):
+            if not value or "/" in value:
+                raise ConfigError(f"the {what} is {value!r}, expected a name without '/'")
+        if not engine.model.inputs:
+            raise ConfigError(
+                f"the inputs of {engine.model.name!r} are not described: give inputs= where the "
+                "model is made"
+            )
+        self.name = name
+        self.version = version
+        self.max_rows = max_rows
+        self._engine = engine
+        self.metadata = model_metadata(name, version, engine.model, engine.num_classes)
+        self.config = model_config(self.metadata, max_rows)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken and answered."""
+        return self._engine.ready
+
+    def check(self, model: str, version: str = "") -> None:
+        """Refuse another model or version than this; no version means any.
+
+        Raises:
+            Refusal: Of kind ``UNKNOWN``.
+        """
+        if model != self.name:
+            raise Refusal(Kind.UNKNOWN, f"model {model!r} is unknown: {self.name!r} is served here")
+        if version not in ("", self.version):
+            raise Refusal(
+                Kind.UNKNOWN, f"model {model!r} has no version {version!r}: it has {self.version!r}"
+            )
+
+    def check_ready(self) -> None:
+        """Refuse while no requests are taken.
+
+        Raises:
+            Refusal: Of kind ``UNAVAILABLE``.
+        """
+        if not self.ready:
+            raise Refusal(Kind.UNAVAILABLE, f"model {self.name!r} is not ready: ask again later")
+
+    def index_entry(self) -> dict[str, str]:
+        """The model's entry in the index of a repository."""
+        state, reason = ("READY", "") if self.ready else ("UNAVAILABLE", "not ready")
+        return {"name": self.name, "version": self.version, "state": state, "reason": reason}
+
+    async def reply(self, request: InferRequest, arrived_s: float) -> Reply:
+        """Answer a request.
+
+        Args:
+            request: What the client sent.
+            arrived_s: When it came, seconds of the event loop's clock; its timeout counts from it.
+
+        Raises:
+            RequestError: If it does not fit the model.
+            Refusal: If its time ran out; examples that had not begun are withdrawn.
+            ApparateError: What the engine raised.
+        """
+        options, inputs = self._checked(request)
+        try:
+            answers = await answer_rows(
+                self._engine, inputs, exact=options.exact, deadline_s=options.deadline_s(arrived_s)
+            )
+        except TimeoutError:
+            raise _late(options) from None
+        return self._made(options, answers, response_parameters(answers))
+
+    async def replies(self, request: InferRequest, arrived_s: float) -> AsyncGenerator[Reply, None]:
+        """Answer a request as soon as possible, and again once the original model has answered.
+
+        Parameter ``provisional`` is true where another reply follows, because an answer left
+        early. That one holds the original model's own answers, and its parameter ``confirmed`` says
+        whether they have the labels of the early ones.
+
+        Args:
+            request: What the client sent.
+            arrived_s: When it came, seconds of the event loop's clock; the timeout is that of the
+                first reply.
+
+        Yields:
+            One reply or two.
+
+        Raises:
+            RequestError: If it does not fit the model.
+            Refusal: If its time ran out.
+            ApparateError: What the engine raised.
+        """
+        options, inputs = self._checked(request)
+        early: list[Answer] | None = None
+        answering = answers_then_finals(
+            self._engine, inputs, exact=options.exact, deadline_s=options.deadline_s(arrived_s)
+        )
+        async with aclosing(answering):
+            try:
+                async for answers in answering:
+                    parameters = response_parameters(answers)
+                    provisional = early is None and not _all_final(answers)
+                    parameters["provisional"] = provisional
+                    if early is not None:
+                        parameters["confirmed"] = _labels(answers) == _labels(early)
+                    early = answers
+                    yield self._made(options, answers, parameters, last=not provisional)
+            except TimeoutError:
+                raise _late(options) from None
+
+    def _checked(self, request: InferRequest) -> tuple[Options, dict[str, NDArray[Any]]]:
+        options = options_of(request)
+        return options, check_against(self._engine.model.inputs, request.inputs, self.max_rows)
+
+    def _made(
+        self,
+        options: Options,
+        answers: Sequence[Answer],
+        parameters: dict[str, Scalar],
+        last: bool = True,
+    ) -> Reply:
+        labels = self._engine.model.labels
+        return Reply(output_tensors(options.outputs, answers, labels), parameters, last)
+
+
+def now_s() -> float:
+    """Seconds of the running event loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
+def _all_final(answers: Sequence[Answer]) -> bool:
+    return all(answer.exit == FINAL for answer in answers)
+
+
+def _labels(answers: Sequence[Answer]) -> list[int]:
+    return [answer.label for answer in answers]
+
+
+def _late(options: Options) -> Refusal:
+    return Refusal(Kind.LATE, f"no answer within the {options.timeout_s:g} s of timeout")
