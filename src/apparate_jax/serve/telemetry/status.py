@@ -1,0 +1,113 @@
+"""A model's state at a glance, as JSON values: for `apparate top`, the page, and scripts."""
+
+from typing import Any
+
+import numpy as np
+
+from apparate_jax.core import FINAL
+from apparate_jax.serve.telemetry.statistics import SPAN, Statistics
+
+PERCENTILES = (25, 50, 95, 99)
+LATELY_S = 10.0
+"""What throughput is counted over."""
+
+
+def status_of(statistics: Statistics, now_s: float, *, waiting: int, ready: bool) -> dict[str, Any]:
+    """The state of a model.
+
+    Latencies are those of the last answers, arrival to answer. ``vanilla_ms`` is what they would
+    have been without early answers: the time to the original model's own answers to the same
+    inputs, with the measured cost of the ramps taken off.
+
+    Args:
+        statistics: Its counts.
+        now_s: Seconds of the engine's clock.
+        waiting: Inputs that wait for a batch.
+        ready: Whether it takes requests.
+    """
+    with statistics.lock:
+        s = statistics
+        rows = s.recent.rows()
+        lately = s.recent.rows(since_s=now_s - LATELY_S)
+        span = s.recent.rows(SPAN)
+        batches = sum(one.infer.count for one in s.batches.values())
+        answers = sum(one.answers for one in s.batches.values())
+        latency = _percentiles(s.recent.latency_ms[rows])
+        vanilla = _percentiles(s.recent.vanilla_ms[rows])
+        tunings = int(s.tunings.counts.sum())
+        return {
+            "ready": ready,
+            "uptime_s": round(s.wall() - s.started_s, 1),
+            "answers": answers,
+            "throughput_rps": round(len(lately) / LATELY_S, 2),
+            "latency_ms": latency,
+            "vanilla_ms": vanilla,
+            "queue": waiting,
+            "pending_requests": s.pending,
+            "mean_batch": round(answers / batches, 2) if batches else 0.0,
+            "accuracy": {
+                "promise": s.promise,
+                "max_disagreement": s.max_disagreement,
+                "checked": s.checked,
+                "disagreed": s.wrong,
+                "agreement": round(1.0 - s.wrong / s.checked, 6) if s.checked else None,
+                "window": len(span),
+                "window_disagreed": int(s.recent.wrong[span].sum()),
+            },
+            "exits": _exits(s),
+            "control": {
+                "tunings": tunings,
+                "tuning_ms": round(1e3 * s.tunings.total_s / tunings, 2) if tunings else None,
+                "set_changes": s.set_changes,
+                "ramps_stopped": sum(s.stopped.values()),
+                "shadow_batches": s.shadow_batches,
+                "bare_batches": s.bare_batches,
+            },
+            "requests": {
+                "answered": s.success.count,
+                "failed": dict(sorted(s.failures.items())),
+            },
+            "events": [{"at_s": round(e.at_s, 3), "text": e.text} for e in s.events],
+        }
+
+
+def utilities_ms(s: Statistics) -> dict[int, float]:
+    """What each active ramp saved per input lately, less what it adds to every answer behind it."""
+    if not s.plan.sites:
+        return {}
+    model = s.latency_model
+    batches = {shape: one.infer.count for shape, one in s.batches.items()}
+    usual = max(batches, key=lambda shape: batches[shape], default=model.batches[0])
+    exits = s.recent.exits[s.recent.rows()]
+    savings, costs = model.savings_ms(s.plan.sites, usual), model.costs_ms(usual)
+    return {
+        site: round(float(saved * np.mean(exits == site) - costs[site]), 4) if len(exits) else 0.0
+        for site, saved in zip(s.plan.sites, savings, strict=True)
+    }
+
+
+def _exits(s: Statistics) -> list[dict[str, Any]]:
+    exits = s.recent.exits[s.recent.rows()]
+    utilities = utilities_ms(s)
+    thresholds = dict(zip(s.plan.sites, s.plan.thresholds, strict=True))
+    rows = []
+    for site in [*sorted({*s.plan.sites, *(x for x in s.exits if x >= 0)}), -1]:
+        rows.append(
+            {
+                "exit": FINAL if site < 0 else s.site_names[site],
+                "answers": s.exits[site],
+                "share_lately": round(float(np.mean(exits == site)), 4) if len(exits) else 0.0,
+                "active": site in thresholds or site < 0,
+                "threshold": thresholds.get(site),
+                "utility_ms": utilities.get(site),
+                "stopped": s.stopped[site],
+            }
+        )
+    return rows
+
+
+def _percentiles(values: Any) -> dict[str, float | None]:
+    if not len(values):
+        return {f"p{p}": None for p in PERCENTILES}
+    found = np.percentile(values, PERCENTILES)
+    return {f"p{p}": round(float(v), 3) for p, v in zip(PERCENTILES, found, strict=True)}
