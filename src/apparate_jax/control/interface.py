@@ -70,11 +70,13 @@ class Info(NamedTuple):
         tuning: The tuning that was done, if any: of the thresholds in force.
         stopped: Positions of ramps that stopped exiting because of wrong answers.
         events: What happened, in words.
+        took_s: How long the decision took, if whoever asked for it looked at a clock.
     """
 
     tuning: Tuning | None = None
     stopped: tuple[int, ...] = ()
     events: tuple[str, ...] = ()
+    took_s: float = 0.0
 
 
 class Controller(NamedTuple):

@@ -8,6 +8,7 @@ always right, only slow.
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from apparate_jax.control.interface import Controller, Info, Observation
@@ -73,7 +74,7 @@ class Feedback:
         try:
             engine.set_plan(self.plan)
             while (record := self._records.get()) is not None:
-                before = engine.plan
+                before, begun_s = engine.plan, time.monotonic()
                 plan, self._state, info = self._controller.update(
                     self._state, Observation.of(record)
                 )
@@ -81,7 +82,8 @@ class Feedback:
                     engine.set_plan(plan)
                 told = plan.sites != before.sites or info != Info()
                 if told and self._on_decision is not None:
-                    self._on_decision(plan, info)
+                    took_s = time.monotonic() - begun_s
+                    self._on_decision(plan, info._replace(took_s=took_s))
                 if self._store is not None:
                     self._store.offer(self._state)
         except Exception:

@@ -1,6 +1,6 @@
 """Telemetry: counts by hand, what Prometheus reads, and the state at a glance."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from apparate_jax.control.thresholds import Tuning
 from apparate_jax.core import BatchRecord, ExitPlan, Profile, ShapeProfile
 from apparate_jax.serve.telemetry import Statistics, render, status_of
 from apparate_jax.serve.telemetry.counts import BOUNDS_S, RECENT, Histogram, Recent
-from apparate_jax.serve.telemetry.metrics import Watched
 
 NAMES = ("layer_0", "layer_1", "layer_2")
 PLAN = ExitPlan((0, 2), (0.25, 0.5), exit_cap=40)
@@ -20,11 +19,18 @@ SHAPES = tuple(
 )
 
 
-def statistics():
+@dataclass
+class Engine:
+    plan: ExitPlan = PLAN
+    waiting: int = 3
+    ready: bool = True
+
+
+def statistics(engine=None):
     made = Statistics(
         NAMES, Profile("test", "0", (0, 2), SHAPES), max_disagreement=0.01, wall=lambda: 1000.0
     )
-    made.start_plan(PLAN)
+    made.watch(engine or Engine())
     return made
 
 
@@ -46,9 +52,8 @@ def record(exits=(0, 1, 2, 2), predictions=((1, 1),) * 4, **changes):
     return BatchRecord(**{**given, **changes})
 
 
-def scraped(made, waiting=3, ready=True):
-    models = {("bert", "2"): Watched(made, lambda: waiting, lambda: ready)}
-    text, _ = render(lambda: models)
+def scraped(made):
+    text, _ = render(lambda: {("bert", "2"): made})
     return {
         (sample.name, *(v for k, v in sorted(sample.labels.items()) if k not in _KEYS)): (
             sample.value
@@ -109,7 +114,7 @@ def test_requests_are_counted():
 def test_decisions_are_counted_and_told():
     made = statistics()
     tuning = Tuning(np.zeros(2, np.float32), 1.0, 0.0)
-    made.decided(PLAN, Info(tuning, (), ("tuned on 64 samples",)), 0.02)
+    made.decided(PLAN, Info(tuning, (), ("tuned on 64 samples",), 0.02))
     made.decided(PLAN, Info(None, (1,), ("ramp 1 stopped",)))
     made.decided(ExitPlan((1,), (0.1,)), Info(None, (), ("ramps are 1 now",)))
     found = scraped(made)
@@ -117,7 +122,7 @@ def test_decisions_are_counted_and_told():
     assert found["apparate_tuning_seconds_sum",] == pytest.approx(0.02)
     assert found["apparate_ramp_stops_total", "layer_2"] == 1
     assert found["apparate_set_changes_total",] == 1
-    texts = [e["text"] for e in status_of(made, 0.0, waiting=0, ready=True)["events"]]
+    texts = [e["text"] for e in status_of(made, 0.0)["events"]]
     assert texts == ["ramp 1 stopped", "ramps are 1 now"]
 
 
@@ -132,15 +137,15 @@ def test_utility_is_what_exits_save_less_what_the_ramp_costs():
 
 def test_the_state_at_a_glance():
     made = statistics()
-    before = status_of(made, 10.0, waiting=0, ready=False)
+    before = status_of(made, 10.0)
     assert before["latency_ms"]["p50"] is None and before["accuracy"]["agreement"] is None
     made.observe(record())
-    found = status_of(made, 11.0, waiting=2, ready=True)
+    found = status_of(made, 11.0)
     assert found["latency_ms"]["p50"] == pytest.approx((11 + 14) / 2)
     # without ramps the device takes 10 ms instead of 11
     assert found["vanilla_ms"]["p50"] == pytest.approx((12 + 13) / 2)
     assert found["throughput_rps"] == 0.4 and found["mean_batch"] == 4.0
-    assert status_of(made, 30.0, waiting=2, ready=True)["throughput_rps"] == 0.0
+    assert status_of(made, 30.0)["throughput_rps"] == 0.0
     exits = {one["exit"]: one for one in found["exits"]}
     assert list(exits) == ["layer_0", "layer_2", "final"]
     assert exits["layer_0"]["share_lately"] == 0.25 and exits["layer_0"]["threshold"] == 0.25
@@ -158,17 +163,17 @@ def test_a_batch_without_ramps_is_compared_as_it_was():
         predictions=none.astype(np.int32),
     )
     made.observe(bare)
-    found = status_of(made, 11.0, waiting=0, ready=True)
+    found = status_of(made, 11.0)
     assert found["latency_ms"] == found["vanilla_ms"]
     assert found["control"]["bare_batches"] == 1
 
 
 def test_models_are_told_apart_and_may_come_and_go():
-    one, other = statistics(), statistics()
+    one, other = statistics(), statistics(Engine(ready=False))
     one.observe(record())
-    models = {("a", "1"): Watched(one, lambda: 0, lambda: True)}
+    models = {("a", "1"): one}
     assert b'nv_inference_count_total{model="a",version="1"} 4.0' in render(lambda: models)[0]
-    models["b", "1"] = Watched(other, lambda: 0, lambda: False)
+    models["b", "1"] = other
     text = render(lambda: models)[0]
     assert b'apparate_ready{model="a",version="1"} 1.0' in text
     assert b'apparate_ready{model="b",version="1"} 0.0' in text

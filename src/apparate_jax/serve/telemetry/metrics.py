@@ -25,22 +25,8 @@ from apparate_jax.serve.telemetry.status import utilities_ms
 _LABELS = ("model", "version")
 
 
-class Watched(NamedTuple):
-    """A served model as metrics see it.
-
-    Attributes:
-        statistics: Its counts.
-        waiting: How many requests wait for a batch, now.
-        ready: Whether it takes requests, now.
-    """
-
-    statistics: Statistics
-    waiting: Callable[[], int]
-    ready: Callable[[], bool]
-
-
-Models = Callable[[], Mapping[tuple[str, str], Watched]]
-"""The models that are served now, by name and version."""
+Models = Callable[[], Mapping[tuple[str, str], Statistics]]
+"""The counts of the models that are served now, by name and version."""
 
 
 class MetricsCollector(Collector):
@@ -56,11 +42,11 @@ class MetricsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families of a scrape."""
-        models = {key: (one, _Now(one)) for key, one in self._models().items()}
+        models = self._models()
         for family in _FAMILIES:
             metric = family.make()
-            for key, (_, now) in models.items():
-                for labels, value in family.values(now):
+            for key, counts in models.items():
+                for labels, value in family.values(counts):
                     _add(metric, (*key, *labels), value)
             yield metric
 
@@ -77,16 +63,8 @@ Value = float | Histogram
 Values = Iterable[tuple[tuple[str, ...], Value]]
 
 
-class _Now:
-    """Counts at the moment of a scrape."""
-
-    def __init__(self, one: Watched) -> None:
-        self.statistics = one.statistics
-        self.waiting = one.waiting()
-        self.ready = one.ready()
-
-    def name(self, site: int) -> str:
-        return FINAL if site < 0 else self.statistics.site_names[site]
+def _name(s: Statistics, site: int) -> str:
+    return FINAL if site < 0 else s.site_names[site]
 
 
 class _Family(NamedTuple):
@@ -95,15 +73,15 @@ class _Family(NamedTuple):
     name: str
     what: str
     kind: type[Metric]
-    read: Callable[[_Now], Values]
+    read: Callable[[Statistics], Values]
     labels: tuple[str, ...] = ()
 
     def make(self) -> Metric:
         return self.kind(self.name, self.what, labels=(*_LABELS, *self.labels))  # type: ignore[call-arg]
 
-    def values(self, now: _Now) -> Values:
-        with now.statistics.lock:
-            return list(self.read(now))
+    def values(self, counts: Statistics) -> Values:
+        with counts.lock:
+            return list(self.read(counts))
 
 
 def _add(metric: Metric, labels: tuple[str, ...], value: Value) -> None:
@@ -115,48 +93,48 @@ def _add(metric: Metric, labels: tuple[str, ...], value: Value) -> None:
         metric.add_metric(labels, value)
 
 
-def _one(read: Callable[[Statistics], Value]) -> Callable[[_Now], Values]:
-    return lambda now: [((), read(now.statistics))]
+def _one(read: Callable[[Statistics], Value]) -> Callable[[Statistics], Values]:
+    return lambda s: [((), read(s))]
 
 
-def _micros(read: Callable[[Statistics], Duration]) -> Callable[[_Now], Values]:
+def _micros(read: Callable[[Statistics], Duration]) -> Callable[[Statistics], Values]:
     return _one(lambda s: read(s).total_s * 1e6)
 
 
-def _exits(now: _Now) -> Values:
-    sites = {-1, *now.statistics.plan.sites, *now.statistics.exits}
-    return [((now.name(site),), float(now.statistics.exits[site])) for site in sorted(sites)]
+def _exits(s: Statistics) -> Values:
+    sites = {-1, *s.plan.sites, *s.exits}
+    return [((_name(s, site),), float(s.exits[site])) for site in sorted(sites)]
 
 
-def _thresholds(now: _Now) -> Values:
-    plan = now.statistics.plan
-    return [((now.name(s),), t) for s, t in zip(plan.sites, plan.thresholds, strict=True)]
+def _thresholds(s: Statistics) -> Values:
+    plan = s.plan
+    return [((_name(s, r),), t) for r, t in zip(plan.sites, plan.thresholds, strict=True)]
 
 
-def _active(now: _Now) -> Values:
-    names = enumerate(now.statistics.site_names)
-    return [((name,), float(site in now.statistics.plan.sites)) for site, name in names]
+def _active(s: Statistics) -> Values:
+    names = enumerate(s.site_names)
+    return [((name,), float(site in s.plan.sites)) for site, name in names]
 
 
-def _utilities(now: _Now) -> Values:
-    return [((now.name(site),), ms) for site, ms in utilities_ms(now.statistics).items()]
+def _utilities(s: Statistics) -> Values:
+    return [((_name(s, site),), ms) for site, ms in utilities_ms(s).items()]
 
 
-def _stopped(now: _Now) -> Values:
-    return [((now.name(site),), float(n)) for site, n in sorted(now.statistics.stopped.items())]
+def _stopped(s: Statistics) -> Values:
+    return [((_name(s, site),), float(n)) for site, n in sorted(s.stopped.items())]
 
 
-def _failures(now: _Now) -> Values:
-    return [((reason,), float(n)) for reason, n in sorted(now.statistics.failures.items())]
+def _failures(s: Statistics) -> Values:
+    return [((reason,), float(n)) for reason, n in sorted(s.failures.items())]
 
 
-def _batches(now: _Now) -> Values:
-    shapes = sorted(now.statistics.batches.items())
+def _batches(s: Statistics) -> Values:
+    shapes = sorted(s.batches.items())
     return [((str(shape),), float(one.infer.count)) for shape, one in shapes]
 
 
-def _batch_seconds(now: _Now) -> Values:
-    shapes = sorted(now.statistics.batches.items())
+def _batch_seconds(s: Statistics) -> Values:
+    shapes = sorted(s.batches.items())
     return [((str(shape),), one.infer.total_s) for shape, one in shapes]
 
 
@@ -188,9 +166,9 @@ _FAMILIES = (
             _micros(lambda s: s.output)),
     _Family("nv_inference_pending_request_count", "Requests under way", _G,
             _one(lambda s: s.pending)),
-    _Family("apparate_ready", "Whether requests are taken", _G, lambda now: [((), now.ready)]),
+    _Family("apparate_ready", "Whether requests are taken", _G, _one(lambda s: s.ready)),
     _Family("apparate_queue_size", "Inputs that wait for a batch", _G,
-            lambda now: [((), now.waiting)]),
+            _one(lambda s: s.waiting)),
     _Family("apparate_exits", "Answers by where they left", _C, _exits, ("exit",)),
     _Family("apparate_threshold", "Error below which an answer leaves", _G, _thresholds, ("ramp",)),
     _Family("apparate_ramp_active", "Whether a ramp runs", _G, _active, ("ramp",)),

@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -47,6 +48,25 @@ class Event:
 
     at_s: float
     text: str
+
+
+class Watched(Protocol):
+    """What an engine says of itself now."""
+
+    @property
+    def plan(self) -> ExitPlan:
+        """The plan in force."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a batch."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken and answered."""
+        ...
 
 
 class Statistics:
@@ -101,7 +121,8 @@ class Statistics:
         self.bare_batches = 0  # without ramps
         self.last_answer_s = 0.0
         # control
-        self.plan = ExitPlan()
+        self.engine: Watched | None = None
+        self._sites: tuple[int, ...] | None = None
         self.tunings = Histogram()
         self.set_changes = 0
         self.stopped: Counter[int] = Counter()  # by site
@@ -139,29 +160,38 @@ class Statistics:
             self.bare_batches += not record.sites
             self.last_answer_s = self.wall()
 
-    def decided(self, plan: ExitPlan, info: Info, took_s: float = 0.0) -> None:
-        """Note a decision of the controller.
+    def watch(self, engine: Watched) -> None:
+        """Tell of this engine from now on."""
+        self.engine = engine
+        self._sites = engine.plan.sites
 
-        Args:
-            plan: In force from now on.
-            info: What it rests on.
-            took_s: How long it took.
-        """
+    @property
+    def plan(self) -> ExitPlan:
+        """The plan in force."""
+        return ExitPlan() if self.engine is None else self.engine.plan
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that wait for a batch, now."""
+        return 0 if self.engine is None else self.engine.waiting
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken, now."""
+        return self.engine is not None and self.engine.ready
+
+    def decided(self, plan: ExitPlan, info: Info) -> None:
+        """Note a decision of the controller: the plan from now on, and what it rests on."""
         with self.lock:
-            before, self.plan = self.plan, plan
-            if plan.sites != before.sites:
-                self.set_changes += 1
+            before = plan.sites if self._sites is None else self._sites
+            self.set_changes += plan.sites != before
+            self._sites = plan.sites
             if info.tuning is not None:
-                self.tunings.add(np.asarray([took_s]))
-            self.stopped.update(before.sites[r] for r in info.stopped if r < len(before.sites))
+                self.tunings.add(np.asarray([info.took_s]))
+            self.stopped.update(before[r] for r in info.stopped if r < len(before))
             # tunings follow one another by the second; what they decide is in the thresholds
             told = [text for text in info.events if not text.startswith("tuned on")]
             self.events.extend(Event(self.wall(), text) for text in told)
-
-    def start_plan(self, plan: ExitPlan) -> None:
-        """The plan at the start, or after a decision that was not worth telling."""
-        with self.lock:
-            self.plan = plan
 
     def begun(self) -> None:
         """Note a request of a client, before it is read."""

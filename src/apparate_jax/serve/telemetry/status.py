@@ -12,7 +12,7 @@ LATELY_S = 10.0
 """What throughput is counted over."""
 
 
-def status_of(statistics: Statistics, now_s: float, *, waiting: int, ready: bool) -> dict[str, Any]:
+def status_of(statistics: Statistics, now_s: float) -> dict[str, Any]:
     """The state of a model.
 
     Latencies are those of the last answers, arrival to answer. ``vanilla_ms`` is what they would
@@ -22,8 +22,6 @@ def status_of(statistics: Statistics, now_s: float, *, waiting: int, ready: bool
     Args:
         statistics: Its counts.
         now_s: Seconds of the engine's clock.
-        waiting: Inputs that wait for a batch.
-        ready: Whether it takes requests.
     """
     with statistics.lock:
         s = statistics
@@ -36,13 +34,13 @@ def status_of(statistics: Statistics, now_s: float, *, waiting: int, ready: bool
         vanilla = _percentiles(s.recent.vanilla_ms[rows])
         tunings = int(s.tunings.counts.sum())
         return {
-            "ready": ready,
+            "ready": s.ready,
             "uptime_s": round(s.wall() - s.started_s, 1),
             "answers": answers,
             "throughput_rps": round(len(lately) / LATELY_S, 2),
             "latency_ms": latency,
             "vanilla_ms": vanilla,
-            "queue": waiting,
+            "queue": s.waiting,
             "pending_requests": s.pending,
             "mean_batch": round(answers / batches, 2) if batches else 0.0,
             "accuracy": {
@@ -73,25 +71,27 @@ def status_of(statistics: Statistics, now_s: float, *, waiting: int, ready: bool
 
 def utilities_ms(s: Statistics) -> dict[int, float]:
     """What each active ramp saved per input lately, less what it adds to every answer behind it."""
-    if not s.plan.sites:
+    sites = s.plan.sites
+    if not sites:
         return {}
     model = s.latency_model
     batches = {shape: one.infer.count for shape, one in s.batches.items()}
     usual = max(batches, key=lambda shape: batches[shape], default=model.batches[0])
     exits = s.recent.exits[s.recent.rows()]
-    savings, costs = model.savings_ms(s.plan.sites, usual), model.costs_ms(usual)
+    savings, costs = model.savings_ms(sites, usual), model.costs_ms(usual)
     return {
         site: round(float(saved * np.mean(exits == site) - costs[site]), 4) if len(exits) else 0.0
-        for site, saved in zip(s.plan.sites, savings, strict=True)
+        for site, saved in zip(sites, savings, strict=True)
     }
 
 
 def _exits(s: Statistics) -> list[dict[str, Any]]:
     exits = s.recent.exits[s.recent.rows()]
     utilities = utilities_ms(s)
-    thresholds = dict(zip(s.plan.sites, s.plan.thresholds, strict=True))
+    plan = s.plan
+    thresholds = dict(zip(plan.sites, plan.thresholds, strict=True))
     rows = []
-    for site in [*sorted({*s.plan.sites, *(x for x in s.exits if x >= 0)}), -1]:
+    for site in [*sorted({*plan.sites, *(x for x in s.exits if x >= 0)}), -1]:
         rows.append(
             {
                 "exit": FINAL if site < 0 else s.site_names[site],
