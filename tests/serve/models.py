@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ def _normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.8, shape).astype(np.float32)
 
 
-def mlp(between: Callable[[jax.Array], jax.Array] = lambda x: x) -> Model:
+def mlp(between: Callable[[jax.Array], jax.Array] = lambda x: x, seed: int = 0) -> Model:
     """Three dense layers; ``between`` is applied before the last one."""
-    params = [_normal(1, WIDTH, 8), _normal(2, 8, 8), _normal(3, 8, CLASSES)]
+    params = [_normal(seed + 1, WIDTH, 8), _normal(seed + 2, 8, 8), _normal(seed + 3, 8, CLASSES)]
 
     def fn(params, x):
         x = jnp.tanh(x @ params[0])
@@ -63,10 +64,10 @@ def ramps(program: Program, seed: int = 7) -> list[Ramp]:
     ]
 
 
-def programs(model: Model, batch_sizes: tuple[int, ...] = (1, 2, 4)) -> Programs:
+def programs(model: Model, batch_sizes: tuple[int, ...] = (1, 2, 4), **options: Any) -> Programs:
     """Programs of a model with a ramp at every site, nothing compiled yet."""
     program = trace(model.apply, model.params, *model.example_inputs(2))
-    return Programs(program, model, ramps(program), batch_sizes)
+    return Programs(program, model, ramps(program), batch_sizes, **options)
 
 
 def example(seed: int = 0) -> dict[str, np.ndarray]:

@@ -102,6 +102,23 @@ def test_closing_does_not_wait_for_a_program_that_is_being_compiled():
     assert not made.route((0,), made.batch_sizes[-1]).merged
 
 
+def test_a_model_of_the_same_architecture_compiles_nothing():
+    case = models.mlp()
+    made = models.programs(case, (1, 2))
+    made.warm_atomic()
+    made.warm_merged((0,))
+    compiled = made.executables.compiled
+    other = models.programs(models.mlp(seed=5), (1, 2), executables=made.executables, gently=True)
+    other.warm_atomic()
+    other.warm_merged((0,))
+    assert made.executables.compiled == compiled
+    for sites in ((0,), (0, 1)):
+        mine, theirs = _run(made, sites, 2), _run(other, sites, 2)
+        assert not np.array_equal(mine[-1], theirs[-1]), "each has its own parameters"
+    other.close()
+    made.close()
+
+
 def test_the_last_sets_are_kept_and_older_ones_forgotten(monkeypatch):
     monkeypatch.setattr(programs, "KEPT", 1)
     made = models.programs(models.mlp(), (1,))

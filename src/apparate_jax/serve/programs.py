@@ -14,13 +14,12 @@ Parameters are arguments, bound once per program; those of ramps are looked up a
 they can be replaced while serving.
 """
 
-import hashlib
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +31,7 @@ from apparate_jax.graph import Program, Stage
 from apparate_jax.ramps.answer import CRITERIA, pack_answer
 from apparate_jax.ramps.heads import PARAM_NAMES, Ramp, head_logits, pool
 from apparate_jax.serve.compile_process import CompileError, CompileProcess, is_useful
+from apparate_jax.serve.executables import Executables
 from apparate_jax.serve.route import Route, Segment
 
 KEPT = 8
@@ -53,6 +53,9 @@ class Programs:
         ramps: Iterable[Ramp] = (),
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
         criterion: str = "error",
+        *,
+        executables: Executables | None = None,
+        gently: bool = False,
     ) -> None:
         """Trace the model at every batch shape; nothing is compiled yet.
 
@@ -62,6 +65,8 @@ class Programs:
             ramps: Trained ramps.
             batch_sizes: Shapes to serve.
             criterion: What answers leave by: ``"error"`` or ``"entropy"``.
+            executables: Of another model, perhaps of the same architecture; new ones join them.
+            gently: Another model serves meanwhile: let a child compile, and run nothing to warm up.
 
         Raises:
             ConfigError: If the batch sizes are not positive and distinct, or there is no such
@@ -92,7 +97,8 @@ class Programs:
         self._options: dict[str, str | bool] | None = {**program.compiler_options} or None
         names = [spec.name for spec in model.inputs]
         self._mask = names.index(model.mask) if model.mask is not None else None
-        self._executables: dict[bytes, Any] = {}  # by the digest of their text
+        self.executables = executables or Executables()
+        self._gently = gently and is_useful()
         self._atomic: dict[int, tuple[tuple[Segment, ...], Mapping[int, Segment]]] = {}
         self._merged: dict[tuple[tuple[int, ...], int], Route] = {}
         self._lock = threading.RLock()
@@ -103,8 +109,8 @@ class Programs:
 
     @property
     def num_compiled(self) -> int:
-        """How many different programs were compiled so far."""
-        return len(self._executables)
+        """How many different programs there are."""
+        return len(self.executables)
 
     def warm_atomic(self, progress: Progress | None = None) -> None:
         """Compile and run once every atomic stage and head at every batch shape."""
@@ -116,29 +122,33 @@ class Programs:
             if progress is not None:
                 progress(next(done), total, what)
 
-        for batch in self.batch_sizes:
-            segments, heads = [], {}
-            for start, stop in itertools.pairwise((None, *stops)):
-                segments.append(self._segment(batch, start, stop, ramp=None))
-                tell(f"batch {batch}, stage {len(segments)}")
-            for site in self.ramps:
-                heads[site] = self._head(batch, site)
-                tell(f"batch {batch}, ramp {self.sites[site].name}")
-            self._atomic[batch] = (tuple(segments), heads)
-            self._run_once(self._atomic_route(tuple(self.ramps), batch))
-            self._run_once(self.shadow_route((), batch))
+        with self._compiler(self._gently) as child:
+            for batch in self.batch_sizes:
+                segments, heads = [], {}
+                for start, stop in itertools.pairwise((None, *stops)):
+                    segments.append(self._segment(batch, start, stop, ramp=None, child=child))
+                    tell(f"batch {batch}, stage {len(segments)}")
+                for site in self.ramps:
+                    heads[site] = self._head(batch, site, child)
+                    tell(f"batch {batch}, ramp {self.sites[site].name}")
+                self._atomic[batch] = (tuple(segments), heads)
+                self._run_once(self._atomic_route(tuple(self.ramps), batch))
+                self._run_once(self.shadow_route((), batch))
 
     def warm_merged(self, sites: Sequence[int], progress: Progress | None = None) -> None:
         """Compile and run once the merged stages of a set of sites at every batch shape."""
         chosen = self._checked(sites)
         self._lately.append(chosen)
-        for done, batch in enumerate(self.batch_sizes, 1):
-            if (chosen, batch) not in self._merged:
-                route = Route(chosen, batch, True, tuple(self._merged_segments(chosen, batch)))
-                self._run_once(route)
-                self._merged[chosen, batch] = route
-            if progress is not None:
-                progress(done, len(self.batch_sizes), f"batch {batch}, {len(chosen) + 1} stages")
+        with self._compiler(self._gently) as child:
+            for done, batch in enumerate(self.batch_sizes, 1):
+                if (chosen, batch) not in self._merged:
+                    segments = tuple(self._merged_segments(chosen, batch, child))
+                    route = Route(chosen, batch, True, segments)
+                    self._run_once(route)
+                    self._merged[chosen, batch] = route
+                if progress is not None:
+                    what = f"batch {batch}, {len(chosen) + 1} stages"
+                    progress(done, len(self.batch_sizes), what)
 
     def prepare(self, sites: Sequence[int]) -> "Future[None]":
         """Compile the merged stages of ``sites`` in the background; a later call takes its place.
@@ -207,6 +217,8 @@ class Programs:
         return Route(sites, batch, False, tuple(segments))
 
     def _run_once(self, route: Route) -> None:
+        if self._gently:
+            return
         answers = route.dispatch(self.ramp_params, self.example_inputs(route.batch))
         jax.block_until_ready(list(answers))
 
@@ -227,8 +239,7 @@ class Programs:
         missing = [batch for batch in self.batch_sizes if (sites, batch) not in self._merged]
         if not missing or self._is_stale(sites):
             return
-        with CompileProcess() if is_useful() else nullcontext() as child:
-            self._child = child
+        with self._compiler(is_useful()) as child:
             try:
                 for batch in missing:
                     segments = []
@@ -241,9 +252,20 @@ class Programs:
             except CompileError:
                 if not self._is_stale(sites):
                     raise
+        self._forget_old_sets()
+
+    @contextmanager
+    def _compiler(self, child: bool) -> Iterator[CompileProcess | None]:
+        """A child that compiles, which :meth:`close` ends; None if this process is to do it."""
+        if not child:
+            yield None
+            return
+        with CompileProcess() as process:
+            self._child = process
+            try:
+                yield process
             finally:
                 self._child = None
-        self._forget_old_sets()
 
     def _kept_segments(self) -> Iterator[Segment]:
         for route in self._merged.values():
@@ -259,8 +281,7 @@ class Programs:
             kept = {(), *self._lately[-KEPT:]}
             self._lately = self._lately[-KEPT:]
             self._merged = {key: r for key, r in self._merged.items() if key[0] in kept}
-            used = {id(segment.call) for segment in self._kept_segments()}
-            self._executables = {k: v for k, v in self._executables.items() if id(v) in used}
+        self.executables.keep([segment.call for segment in self._kept_segments()])
 
     def _segment(
         self,
@@ -286,9 +307,8 @@ class Programs:
             return out, self._answer(ramp, args[:split], out, inputs)
 
         carried = () if stage.carry is None else (stage.carry,)
-        call = self._compile(
-            run, (*leading, *stage.constants, *carried, *program.input_shapes), child
-        )
+        arguments = (*leading, *stage.constants, *carried, *program.input_shapes)
+        call = self.executables.get(run, arguments, self._options, child)
         return Segment(
             call=call,
             constants=stage.constants,
@@ -298,7 +318,7 @@ class Programs:
             gives_answer=stop is None or ramp is not None,
         )
 
-    def _head(self, batch: int, site: int) -> Segment:
+    def _head(self, batch: int, site: int, child: CompileProcess | None = None) -> Segment:
         """Compile the head of one ramp alone, for routes of atomic stages."""
         program = self._programs[batch]
         where = program.sites[site]
@@ -308,30 +328,9 @@ class Programs:
             return (self._answer(site, args[:split], args[split], args[split + 1 :]),)
 
         carry = jax.ShapeDtypeStruct(where.shape, where.dtype)
-        call = self._compile(run, (*self.ramp_params[site], carry, *program.input_shapes))
+        arguments = (*self.ramp_params[site], carry, *program.input_shapes)
+        call = self.executables.get(run, arguments, self._options, child)
         return Segment(call, (), True, False, site, True)
-
-    def _compile(
-        self,
-        run: Callable[..., Any],
-        args: Sequence[Any],
-        child: CompileProcess | None = None,
-    ) -> Callable[..., Any]:
-        """Compile for the shapes of ``args``; programs of equal text are compiled once."""
-        specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
-        jitted = jax.jit(run, keep_unused=True)
-        lowered = jitted.lower(*specs)
-        key = hashlib.sha256("\n".join((lowered.as_text(), *map(str, specs))).encode()).digest()
-        with self._lock:
-            executable = self._executables.get(key)
-        if executable is None:
-            if child is None:
-                executable = lowered.compile(compiler_options=self._options)
-            else:
-                executable = child.compile(jitted, specs, self._options)
-            with self._lock:
-                executable = self._executables.setdefault(key, executable)
-        return executable  # type: ignore[no-any-return]
 
 
 def _run_stage(stage: Stage, args: Sequence[Any]) -> Any:
