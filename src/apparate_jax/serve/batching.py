@@ -1,12 +1,14 @@
-"""Requests that wait, and how many of them make the next batch.
+"""Requests that wait for a batch, and the queue between those who submit and the dispatcher.
 
-The queue is bounded; a full one refuses at once rather than let latency grow without limit. How a
-batch is formed is a pure function of what waits, shared with the simulator.
+The queue is bounded; a full one refuses at once rather than let latency grow without limit. Who
+leaves it when is decided by a policy (:mod:`apparate_jax.serve.policies`), a pure function that
+replay drives too.
 """
 
+import math
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +16,29 @@ from typing import Any
 from numpy.typing import NDArray
 
 from apparate_jax.core import Answer
-from apparate_jax.errors import EngineClosedError, QueueFullError
+from apparate_jax.errors import (
+    DeadlinePassedError,
+    DeadlineUnreachableError,
+    EngineClosedError,
+    QueueFullError,
+)
+from apparate_jax.serve.line import Line
+from apparate_jax.serve.policies import (
+    Admit,
+    Decision,
+    Device,
+    Policy,
+    Timing,
+    batch_shape,
+    immediate,
+)
+
+__all__ = ["Request", "RequestQueue", "Taken", "batch_shape"]
+
+Look = Callable[[float], tuple[Device, Timing]]
+"""``look(now_s)``: the device, and how long batches take."""
+Taken = tuple[list["Request"], int]
+"""A batch: its requests, and the shape to pad them to."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,15 +49,19 @@ class Request:
         inputs: One array per model input, without the batch axis.
         arrived_s: When it was submitted (or meant to be), seconds of the engine's clock.
         exact: Never exit: wait for the original model's own answer.
-        future: Resolved exactly once, with an answer or an error.
+        deadline_s: When its answer is due; infinite where nobody said so.
+        priority: Its level; 1 goes first.
         final: Resolved with the original model's own answer too, for whoever wants both.
+        future: Resolved exactly once, with an answer or an error.
     """
 
     inputs: tuple[NDArray[Any], ...]
     arrived_s: float
     exact: bool = False
-    future: "Future[Answer]" = field(default_factory=Future)
+    deadline_s: float = math.inf
+    priority: int = 1
     final: "Future[Answer] | None" = None
+    future: "Future[Answer]" = field(default_factory=Future)
 
     def begin(self) -> bool:
         """Nobody can withdraw it from here on; False if somebody had."""
@@ -50,81 +78,133 @@ class Request:
                 future.set_exception(error)
 
 
-def batch_shape(waiting: int, batch_sizes: Sequence[int]) -> tuple[int, int]:
-    """How many of ``waiting`` requests to take, and the shape to pad them to.
-
-    Args:
-        waiting: Requests that wait, at least 1.
-        batch_sizes: Allowed shapes, ascending.
-
-    Returns:
-        ``(take, shape)``: as many as fit the largest shape, padded to the smallest that holds them.
-
-    >>> batch_shape(3, (1, 2, 4, 8))
-    (3, 4)
-    >>> batch_shape(20, (1, 2, 4, 8))
-    (8, 8)
-    """
-    take = min(waiting, batch_sizes[-1])
-    return take, next(size for size in batch_sizes if size >= take)
-
-
 class RequestQueue:
-    """Bounded first-in first-out queue between submitters and the dispatcher."""
+    """Bounded queue between submitters and the dispatcher."""
 
-    def __init__(self, limit: int, on_drop: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        look: Look,
+        policy: Policy = immediate,
+        *,
+        levels: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        on_drop: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """Make an empty queue.
 
         Args:
             limit: Requests that may wait.
-            on_drop: Called with the number of cancelled requests that were dropped.
+            look: What the policy is told of time.
+            policy: Who leaves when.
+            levels: Of priority.
+            clock: Monotonic seconds.
+            on_drop: Called with the number of requests that were cancelled or rejected.
         """
+        self._look = look
+        self._policy = policy
+        self._admit = policy.admit
+        self._clock = clock
         self._on_drop = on_drop
-        self._waiting: deque[Request] = deque()
+        self._line: Line[Request] = Line(levels, by_deadline=policy.timed)
         self._limit = limit
         self._closed = False
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._line)
 
     def put(self, request: Request) -> None:
         """Add a request.
 
         Raises:
             QueueFullError: If ``limit`` requests wait already.
+            DeadlineUnreachableError: If the policy knows already that it would be late.
             EngineClosedError: If the queue was closed.
         """
         with self._changed:
             if self._closed:
                 raise EngineClosedError("the engine is closed: it takes no more requests")
-            if len(self._waiting) >= self._limit:
-                raise QueueFullError(
-                    f"{self._limit} requests wait already: try again later, or raise the queue size"
-                )
-            self._waiting.append(request)
-            self._changed.notify()
+            if self._line.count < self._limit:
+                if self._admit is not None:
+                    self._check(request, self._admit)
+                self._line.add(request)
+                self._changed.notify()
+                return
+        # Those whose deadline passed are to keep nobody out.
+        if not self._shed():
+            raise QueueFullError(
+                f"{self._limit} requests wait already: try again later, or raise the queue size"
+            )
+        self.put(request)
 
-    def take(self, batch_sizes: Sequence[int]) -> tuple[list[Request], int] | None:
-        """Wait for requests; None once the queue is closed and empty.
+    def _check(self, request: Request, admit: Admit) -> None:
+        now_s = self._clock()
+        device, timing = self._look(now_s)
+        if not admit(self._line, request, now_s, device, timing):
+            raise _unreachable(request, now_s, len(self._line), len(device.ends_s))
+
+    def take(self) -> Taken | None:
+        """Wait for the next batch; None once the queue is closed and empty.
 
         Requests whose future was cancelled are dropped.
-
-        Returns:
-            The next batch's requests and the shape to pad them to.
         """
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                if not self._waiting:
-                    return None
-                count, _ = batch_shape(len(self._waiting), batch_sizes)
-                taken = [self._waiting.popleft() for _ in range(count)]
-            alive = [request for request in taken if request.begin()]
-            if len(alive) < count:
-                self._on_drop(count - len(alive))
-            if alive:
-                return alive, batch_shape(len(alive), batch_sizes)[1]
+                if not len(self._line):
+                    if self._closed:
+                        return None
+                    self._changed.wait()
+                    continue
+                now_s = self._clock()
+                decision = self._form(now_s)
+                if not decision.size:
+                    self._changed.wait(decision.until_s - now_s)
+                    continue
+                leaving = self._line.pop(decision.size)
+            taken = self._begin(leaving, decision, now_s)
+            if taken is not None:
+                return taken
+
+    def poll(self, now_s: float) -> Taken | float:
+        """The batch that leaves now, or until when none does (infinite: until somebody comes).
+
+        This is :meth:`take` for those who bring a clock of their own.
+        """
+        while len(self._line):
+            decision = self._form(now_s)
+            if not decision.size:
+                return decision.until_s
+            taken = self._begin(self._line.pop(decision.size), decision, now_s)
+            if taken is not None:
+                return taken
+        return math.inf
+
+    def _form(self, now_s: float) -> Decision:
+        decision = self._policy.form(self._line, now_s, *self._look(now_s))
+        if not decision.size and self._closed:  # nobody comes any more: what is left leaves now
+            decision = self._policy.form(self._line, decision.until_s, *self._look(now_s))
+        return decision
+
+    def _begin(self, leaving: list[Request], decision: Decision, now_s: float) -> Taken | None:
+        if decision.late:
+            late = frozenset(decision.late)
+            _reject([leaving[position] for position in decision.late], now_s, len(self._line))
+            leaving = [request for i, request in enumerate(leaving) if i not in late]
+        alive = [request for request in leaving if request.begin()]
+        if len(alive) < decision.size:
+            self._on_drop(decision.size - len(alive))
+        return (alive, self._look(now_s)[1].shapes[len(alive)]) if alive else None
+
+    def _shed(self) -> bool:
+        """Drop those whose deadline passed; whether there were any."""
+        with self._changed:
+            now_s = self._clock()
+            passed = self._line.pop_passed(now_s)
+        _reject(passed, now_s, 0)
+        if passed:
+            self._on_drop(len(passed))
+        return bool(passed)
 
     def close(self) -> None:
         """Refuse further requests; what waits is still taken."""
@@ -135,6 +215,33 @@ class RequestQueue:
     def drain(self) -> list[Request]:
         """Remove and return everything that waits."""
         with self._changed:
-            taken = list(self._waiting)
-            self._waiting.clear()
-            return taken
+            return self._line.pop(len(self._line))
+
+
+def _reject(requests: list[Request], now_s: float, waiting: int) -> None:
+    """Tell them that their deadline passed, or can no more be met."""
+    for request in requests:
+        if not request.begin():
+            continue
+        if request.deadline_s < now_s:
+            late_ms = (now_s - request.deadline_s) * 1e3
+            request.fail(
+                DeadlinePassedError(
+                    f"its deadline passed {late_ms:.1f} ms ago, after "
+                    f"{(now_s - request.arrived_s) * 1e3:.1f} ms of waiting: send fewer requests, "
+                    "or give it a longer timeout"
+                )
+            )
+        else:
+            request.fail(_unreachable(request, now_s, waiting, 0))
+
+
+def _unreachable(
+    request: Request, now_s: float, waiting: int, running: int
+) -> DeadlineUnreachableError:
+    left_ms = (request.deadline_s - now_s) * 1e3
+    return DeadlineUnreachableError(
+        f"an answer within {left_ms:.1f} ms can not be had by the measured profile, with {waiting} "
+        f"requests waiting and {running} batches on the device: try again later, or give it a "
+        "longer timeout"
+    )

@@ -20,52 +20,27 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from numpy.typing import NDArray
 
+from apparate_jax.control.latency import LatencyModel
 from apparate_jax.control.load import Load, LoadPolicy, always, next_fill, shadow_due
-from apparate_jax.core import FINAL, Answer, BatchRecord, ExitPlan, Model, Site
+from apparate_jax.core import Answer, ExitPlan, Model, Site
 from apparate_jax.errors import ApparateError, ConfigError, EngineClosedError, RequestError
 from apparate_jax.serve.batching import Request, RequestQueue
-from apparate_jax.serve.in_flight import (
-    InFlight,
-    confirm,
-    make_answer,
-    make_record,
-    next_answer,
-    not_finite,
-    padded,
-    shadow_answers,
-)
+from apparate_jax.serve.engine_config import BatchingConfig, EngineConfig
+from apparate_jax.serve.in_flight import InFlight, padded
+from apparate_jax.serve.inputs import Inputs
+from apparate_jax.serve.policies import Device, Timing
 from apparate_jax.serve.programs import Programs
+from apparate_jax.serve.release import Observer, Release
+from apparate_jax.serve.timing import Forecast
+
+__all__ = ["BatchingConfig", "Engine", "EngineConfig", "Observer"]
 
 logger = logging.getLogger(__name__)
-
-Observer = Callable[[BatchRecord], None]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Limits of the engine.
-
-    Attributes:
-        max_in_flight: Batches on the device at a time; 2 keeps it busy.
-        queue_size: Requests that may wait before further ones are refused.
-    """
-
-    max_in_flight: int = 2
-    queue_size: int = 1024
-
-    def __post_init__(self) -> None:
-        if self.max_in_flight < 1 or self.queue_size < 1:
-            raise ConfigError(
-                f"max_in_flight is {self.max_in_flight} and queue_size {self.queue_size}, "
-                "expected at least 1 each"
-            )
 
 
 class Engine:
@@ -78,6 +53,7 @@ class Engine:
         *,
         plan: ExitPlan | None = None,
         load_policy: LoadPolicy = always,
+        latency: LatencyModel | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,38 +61,60 @@ class Engine:
 
         Args:
             programs: Compiled programs; warm the plan's routes before :meth:`start`.
-            config: Limits.
+            config: Limits, and how batches are formed.
             plan: Active ramps and thresholds; the empty plan is the original model.
             load_policy: Which of the plan's ramps a batch runs, by the load that it sees.
+            latency: From the measured profile, for batching that goes by time.
             observer: Called on the releaser's thread with each completed batch's record.
             clock: Monotonic seconds.
+
+        Raises:
+            ConfigError: The model's inputs are not described, or batching needs a profile.
         """
         self._programs = programs
         self._config = config or EngineConfig()
         self._plan = plan or ExitPlan()
         self._load_policy = load_policy
-        self._observer = observer
         self._clock = clock
-        self._queue = RequestQueue(self._config.queue_size, self._leave)
+        self._inputs = Inputs(self.model)
+        self._release = Release(self.sites, programs.ramps, lambda: self._plan, observer, clock)
+        self._forecast = self._make_forecast(latency)
+        self._queue = self._make_queue()
         self._slots = threading.Semaphore(self._config.max_in_flight)
         self._in_flight: queue.SimpleQueue[InFlight | None] = queue.SimpleQueue()
-        self._exits = 0  # early answers since the start
         self._since_shadow = 0  # batches
         self._fill = 0.0  # of the last batches
         self._open = 0
         self._idle = threading.Condition()
+        self._due_after_s = self._config.batching.due_after_s
+        self._default_level = self._config.batching.default_priority
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
-        names = [spec.name for spec in self.model.inputs]
-        self._specs = tuple(
-            (spec.name, spec.shape, np.dtype(jax.numpy.dtype(spec.dtype)))
-            for spec in self.model.inputs
-        )
-        if not names:
+
+    def _make_forecast(self, latency: LatencyModel | None) -> Forecast:
+        batching = self._config.batching
+        if not batching.timed:
+            latency = None
+        elif latency is None:
             raise ConfigError(
-                f"the inputs of {self.model.name!r} are not described: give inputs= where the "
-                "model is made"
+                f"batching by {batching.policy!r} goes by the measured profile: give latency="
             )
+        limit = self._config.max_in_flight
+        return Forecast(self._programs.batch_sizes, limit, latency, batching.slo_quantile)
+
+    def _make_queue(self) -> RequestQueue:
+        batching = self._config.batching
+        return RequestQueue(
+            self._config.queue_size,
+            self._look,
+            batching.make(),
+            levels=batching.priority_levels,
+            clock=self._clock,
+            on_drop=self._leave,
+        )
+
+    def _look(self, now_s: float) -> tuple[Device, Timing]:
+        return self._forecast.look(now_s, self._plan.sites)
 
     @property
     def model(self) -> Model:
@@ -189,6 +187,8 @@ class Engine:
         exact: bool = False,
         final: "Future[Answer] | None" = None,
         arrived_s: float | None = None,
+        priority: int | None = None,
+        deadline_s: float | None = None,
     ) -> "Future[Answer]":
         """Submit one example.
 
@@ -198,20 +198,27 @@ class Engine:
             final: Resolved with the original model's own answer as well, early answer or not;
                 cancelled with the request, and it gets its errors.
             arrived_s: When it was meant to arrive (engine's clock); now unless given.
+            priority: Its level, 1 is the highest; None or 0 is the configured default.
+            deadline_s: When its answer is due (engine's clock); never unless given or configured.
+                Once it passed, a request that still waits is dropped.
 
         Returns:
             A future of the answer. It may raise :class:`NumericsError` (the original's logits were
-            not finite) or :class:`EngineClosedError`.
+            not finite), :class:`DeadlinePassedError`, :class:`DeadlineUnreachableError` or
+            :class:`EngineClosedError`.
 
         Raises:
-            RequestError: Missing or unknown inputs, another shape or dtype.
+            RequestError: Missing or unknown inputs, another shape or dtype, no such level.
             QueueFullError: Too many requests wait.
+            DeadlineUnreachableError: With ``slo``: it can not be met, by what waits already.
             EngineClosedError: The engine was closed or failed.
         """
         if self._failure is not None:
             raise EngineClosedError(f"the engine stopped: {self._failure!r}") from self._failure
         arrived_s = self._clock() if arrived_s is None else arrived_s
-        request = Request(self._checked_inputs(inputs), arrived_s, exact, final=final)
+        level = self._level(priority) if priority else self._default_level
+        due_s = arrived_s + self._due_after_s if deadline_s is None else deadline_s
+        request = Request(self._inputs.ordered(inputs), arrived_s, exact, due_s, level, final)
         with self._idle:
             self._open += 1
         try:
@@ -220,6 +227,12 @@ class Engine:
             self._leave(1)
             raise
         return request.future
+
+    def _level(self, priority: int) -> int:
+        levels = self._config.batching.priority_levels
+        if not 1 <= priority <= levels:
+            raise RequestError(f"priority is {priority}, expected 1 to {levels}")
+        return priority
 
     def wait_idle(self, timeout_s: float = 60.0) -> bool:
         """Wait until every accepted request has run to its end, not only been answered."""
@@ -247,23 +260,6 @@ class Engine:
         self._fail(waiting, EngineClosedError("the engine was closed before this was answered"))
         self._leave(len(waiting))
 
-    def _checked_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        if len(inputs) != len(self._specs):
-            expected = [name for name, _, _ in self._specs]
-            raise RequestError(f"inputs are {sorted(inputs)}, expected {expected}")
-        arrays = []
-        for name, shape, dtype in self._specs:
-            array = inputs.get(name)
-            if array is None:
-                raise RequestError(f"input {name!r} is missing, got {sorted(inputs)}")
-            if array.shape != shape or array.dtype != dtype:
-                raise RequestError(
-                    f"input {name!r} is {array.dtype}{list(array.shape)}, "
-                    f"expected {dtype}{list(shape)}"
-                )
-            arrays.append(array)
-        return tuple(arrays)
-
     def _guarded(self, loop: Callable[[], None]) -> None:
         """Run a thread's loop; if it dies, everybody who waits hears of it."""
         try:
@@ -280,31 +276,40 @@ class Engine:
 
     def _give_up(self, batch: InFlight, error: BaseException) -> None:
         self._fail(batch.requests, error)
+        self._ended(batch)
+
+    def _ended(self, batch: InFlight) -> None:
+        self._forecast.end(self._clock())
         self._leave(len(batch.requests))
         self._slots.release()
 
     def _dispatch_loop(self) -> None:
-        sizes = self._programs.batch_sizes
         while self._slots.acquire():
-            taken = self._queue.take(sizes)
+            taken = self._queue.take()
             if taken is None:
                 self._in_flight.put(None)
                 return
-            requests, shape = taken
-            plan, waiting = self._plan, self.waiting
-            self._fill = next_fill(self._fill, len(requests), sizes[-1])
-            load = Load(len(requests), waiting, sizes[-1], self._fill)
-            sites = self._load_policy(plan, load)
-            self._since_shadow += 1
-            shadow = shadow_due(self._since_shadow, plan.shadow_every, waiting, sizes[-1])
-            if shadow:
-                self._since_shadow = 0
-            batch = InFlight(requests, sites, shape, self._clock(), shadow=shadow)
+            batch = self._make_batch(*taken)
             self._in_flight.put(batch)
             try:
                 self._dispatch(batch)
             except Exception as error:
                 batch.answers.put(error)
+
+    def _make_batch(self, requests: list[Request], shape: int) -> InFlight:
+        """Which ramps it runs, by the load that it sees."""
+        plan, waiting, largest = self._plan, self.waiting, self._programs.batch_sizes[-1]
+        self._fill = next_fill(self._fill, len(requests), largest)
+        sites = self._load_policy(plan, Load(len(requests), waiting, largest, self._fill))
+        self._since_shadow += 1
+        shadow = shadow_due(self._since_shadow, plan.shadow_every, waiting, largest)
+        if shadow and waiting and self._config.batching.timed:
+            shadow = False  # it would hold up requests that were promised an answer in time
+        if shadow:
+            self._since_shadow = 0
+        now_s = self._clock()
+        self._forecast.begin(now_s, len(requests), plan.sites, sites, shadow=shadow)
+        return InFlight(requests, sites, shape, now_s, shadow=shadow)
 
     def _dispatch(self, batch: InFlight) -> None:
         programs = self._programs
@@ -319,66 +324,16 @@ class Engine:
     def _release_loop(self) -> None:
         while (batch := self._in_flight.get()) is not None:
             try:
-                self._release(batch)
+                self._release.run(batch)
             except Exception as error:
                 logger.exception("a batch of %d requests failed", len(batch.requests))
                 self._give_up(batch, error)
-                self._tell_lost(batch)
+                self._release.tell_lost(batch)
             except BaseException as error:
                 self._give_up(batch, error)
                 raise
             else:
-                self._leave(len(batch.requests))
-                self._slots.release()
-
-    def _tell_lost(self, batch: InFlight) -> None:
-        """Early answers of a batch that failed can no more be checked: whoever counts must know."""
-        early = batch.exits < len(batch.sites)
-        if self._observer is not None and early.any():
-            nobody = np.zeros(len(early), np.bool_)
-            label = np.zeros(len(early), np.int32)
-            try:
-                self._observer(make_record(batch, nobody, label, self._clock()))
-            except Exception:
-                logger.exception("the observer failed")
-
-    def _release(self, batch: InFlight) -> None:
-        for position, site in enumerate(batch.sites):
-            error, label, logits = next_answer(batch)
-            batch.errors[:, position], batch.predictions[:, position] = error, label
-            plan = self._plan
-            threshold = plan.thresholds[position] if plan.sites == batch.sites else 0.0
-            for row in np.flatnonzero(~batch.released & (error < threshold)):
-                if plan.exit_cap is not None and self._exits >= plan.exit_cap:
-                    break
-                if not batch.requests[row].exact:
-                    where = self.sites[site]
-                    answer = make_answer(row, label, logits, error, where.name, where.depth)
-                    self._exits += 1
-                    self._resolve(batch, int(row), position, answer)
-        self._release_final(batch)
-
-    def _release_final(self, batch: InFlight) -> None:
-        error, label, logits = next_answer(batch)
-        finished_s = self._clock()
-        finite: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
-        for row in np.flatnonzero(~batch.released):
-            if finite[row]:
-                answer = make_answer(row, label, logits, error, FINAL, 1.0)
-                self._resolve(batch, int(row), len(batch.sites), answer)
-            else:
-                batch.released_s[row] = self._clock()
-                self._fail([batch.requests[row]], not_finite(logits[row]))
-        confirm(batch, finite, label, logits, error)
-        shadow = shadow_answers(batch, self._programs.ramps, finite) if batch.shadow else None
-        if self._observer is not None:
-            self._observer(make_record(batch, finite, label, finished_s, shadow))
-
-    def _resolve(self, batch: InFlight, row: int, position: int, answer: Answer) -> None:
-        batch.released[row] = True
-        batch.exits[row] = position
-        batch.requests[row].future.set_result(answer)
-        batch.released_s[row] = self._clock()
+                self._ended(batch)
 
     def _fail(self, requests: list[Request], error: BaseException) -> None:
         for request in requests:

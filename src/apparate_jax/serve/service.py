@@ -35,7 +35,7 @@ class ServiceConfig:
 
     Attributes:
         batch_sizes: Batch shapes that are compiled and warmed.
-        engine: Limits of the engine.
+        engine: Limits of the engine, and how batches are formed.
         control: Settings of the controller.
         placement: Budgets of the ramps.
         criterion: What answers leave by; ``"entropy"`` for comparisons only, since our controller
@@ -66,7 +66,8 @@ class Service(NamedTuple):
 
     def vanilla(self, observer: Observer | None = None) -> Engine:
         """The original model's engine: one program, nothing exits."""
-        return Engine(self.programs, self.config.engine, observer=observer)
+        latency = LatencyModel(self.profile)
+        return Engine(self.programs, self.config.engine, latency=latency, observer=observer)
 
     def controller(self) -> Controller:
         """The policy that the configuration asks for."""
@@ -110,6 +111,7 @@ class Service(NamedTuple):
             self.config.engine,
             plan=plan,
             load_policy=load_policy,
+            latency=LatencyModel(self.profile),
             observer=observe,
         )
         return engine, feedback

@@ -1,0 +1,114 @@
+"""How long batches take, for policies that go by time: from the measured profile.
+
+Shared by the engine and replay.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from apparate_jax.control.latency import LatencyModel
+from apparate_jax.core import ShapeProfile
+from apparate_jax.serve.occupancy import Occupancy
+from apparate_jax.serve.policies import Device, Timing, batch_shape, untimed
+
+
+def timing_of(
+    latency: LatencyModel, sites: Sequence[int], batch_sizes: Sequence[int], quantile: float
+) -> Timing:
+    """The timing of batches under a plan with these ramps.
+
+    A batch may run with its ramps or as the single program: the slower of both counts. It ends when
+    the original model's answer is there; an early one leaves before.
+
+    Args:
+        latency: From the profile.
+        sites: Active sites.
+        batch_sizes: Allowed shapes, ascending.
+        quantile: Of how single runs spread around the median, 0..1; 1 is the slowest measured.
+    """
+    shapes = [batch_shape(max(n, 1), batch_sizes)[1] for n in range(batch_sizes[-1] + 1)]
+    known = {
+        shape: max(latency.vanilla_ms(shape), latency.total_ms(tuple(sites), shape))
+        * spread_at(latency.profile.at(shape), quantile)
+        for shape in set(shapes)
+    }
+    seconds = np.maximum.accumulate([known[shape] / 1e3 for shape in shapes])
+    return Timing(tuple(shapes), tuple(seconds.tolist()), latency.profile.handling_ms / 1e3)
+
+
+def spread_at(shape: ShapeProfile, quantile: float) -> float:
+    """A quantile of single runs over their median, the next larger measured one; 1 if unknown.
+
+    >>> spread_at(ShapeProfile(1, 10.0, 10.0, (), (), (), spread=(0.9, 1.0, 1.1, 1.5)), 0.75)
+    1.1
+    """
+    if not shape.spread:
+        return 1.0
+    return shape.spread[max(0, int(np.ceil(quantile * len(shape.spread))) - 1)]
+
+
+class Forecast:
+    """What a policy is told of time: how long batches take, and what is on the device.
+
+    For policies that do not ask for it nothing is kept.
+    """
+
+    def __init__(
+        self,
+        batch_sizes: Sequence[int],
+        limit: int,
+        latency: LatencyModel | None = None,
+        quantile: float = 1.0,
+    ) -> None:
+        """Make a forecast for an idle device.
+
+        Args:
+            batch_sizes: Allowed shapes, ascending.
+            limit: Batches that may be on the device at a time.
+            latency: From the profile; None for policies that do not go by time.
+            quantile: As in :func:`timing_of`.
+        """
+        self._sizes = tuple(batch_sizes)
+        self._latency = latency
+        self._quantile = quantile
+        self._occupancy = Occupancy(limit)
+        self._untimed = Device(limit=limit), untimed(self._sizes)
+        self._known: dict[tuple[int, ...], Timing] = {}
+
+    def look(self, now_s: float, sites: tuple[int, ...]) -> tuple[Device, Timing]:
+        """The device, and how long batches take with these ramps active."""
+        if self._latency is None:
+            return self._untimed
+        return self._occupancy.at(now_s), self._timing(self._latency, sites)
+
+    def begin(
+        self, now_s: float, count: int, plan: tuple[int, ...], ran: tuple[int, ...], *, shadow: bool
+    ) -> None:
+        """A batch of ``count`` was handed over.
+
+        Args:
+            now_s: Seconds.
+            count: Requests in it.
+            plan: Sites of the plan in force.
+            ran: Sites that the batch runs.
+            shadow: Whether the heads of all other ramps follow.
+        """
+        if self._latency is None:
+            return
+        timing = self._timing(self._latency, plan)
+        more_ms = self._latency.shadow_ms(ran, timing.shapes[count]) if shadow else 0.0
+        seconds = timing.seconds[count] + more_ms / 1e3
+        self._occupancy.begin(now_s + timing.handling_s, seconds)
+
+    def end(self, now_s: float) -> None:
+        """The oldest batch ran to its end."""
+        if self._latency is not None:
+            self._occupancy.end(now_s)
+
+    def _timing(self, latency: LatencyModel, sites: tuple[int, ...]) -> Timing:
+        known = self._known.get(sites)
+        if known is None:
+            known = timing_of(latency, sites, self._sizes, self._quantile)
+            self._known[sites] = known
+        return known
