@@ -84,3 +84,8 @@ format: (install "dev")
 # the benchmarks, each writes benchmarks/results/NAME.json
 bench *names: (install "dev")
     {{bin}}/python benchmarks/run.py {{names}}
+
+# what is made from the gRPC service's .proto: its descriptors, and a stub for type checkers
+proto: (install "dev")
+    cd src/apparate_jax/serve/grpc && "{{justfile_directory()}}/{{bin}}/python" -m grpc_tools.protoc -I. \
+        --descriptor_set_out=inference.binpb --pyi_out=. inference.proto

@@ -1,0 +1,102 @@
+"""Streams of requests: many under way at a time, each answered once or twice.
+
+A request whose answer leaves early gets it at once, marked provisional, and then the original
+model's own. Replies go out as they are there: those of different requests interleave, told apart
+by their ``id``. What is wrong with a request is said in the stream, which goes on.
+
+References:
+    Triton's protocol, "Decoupled Backends and Models".
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+
+from apparate_jax.serve.grpc.encoding import decode_request, encode_reply, set_parameters
+from apparate_jax.serve.grpc.errors import told
+from apparate_jax.serve.grpc.inference_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelStreamInferResponse,
+)
+from apparate_jax.serve.inference import Reply, Served, now_s
+
+LAST = "triton_final_response"
+
+Write = Callable[[ModelStreamInferResponse], Awaitable[None]]
+
+
+async def answer_stream(
+    served: Served,
+    messages: AsyncIterator[ModelInferRequest],
+    write: Write,
+    closing: asyncio.Event,
+    max_streamed: int,
+) -> None:
+    """Answer the requests of a stream until it ends or the server closes.
+
+    Args:
+        served: The model.
+        messages: The stream's requests.
+        write: Sends a response.
+        closing: Set when no further request is to be read; those that were read are answered.
+        max_streamed: Most requests under way; the stream is not read while there are so many.
+    """
+    slots = asyncio.Semaphore(max_streamed)
+    writing = asyncio.Lock()
+
+    async def answer(message: ModelInferRequest) -> None:
+        try:
+            async with aclosing(_responses(served, message)) as responses:
+                async for response in responses:
+                    async with writing:
+                        await write(response)
+        finally:
+            slots.release()
+
+    async with aclosing(_until(closing, messages)) as received, asyncio.TaskGroup() as group:
+        async for message in received:
+            await slots.acquire()
+            group.create_task(answer(message))
+
+
+async def _until(
+    closing: asyncio.Event, messages: AsyncIterator[ModelInferRequest]
+) -> AsyncGenerator[ModelInferRequest, None]:
+    """The requests of a stream, until it ends or the server closes."""
+    closed = asyncio.ensure_future(closing.wait())
+    try:
+        while not closing.is_set():
+            message = asyncio.ensure_future(anext(messages, None))
+            try:
+                await asyncio.wait([message, closed], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not message.done():
+                    message.cancel()
+            if not message.done() or (received := message.result()) is None:
+                return
+            yield received
+    finally:
+        closed.cancel()
+
+
+async def _responses(
+    served: Served, message: ModelInferRequest
+) -> AsyncGenerator[ModelStreamInferResponse, None]:
+    """What a request gets: replies, or the error that ended it."""
+    arrived_s = now_s()
+    try:
+        served.check(message.model_name, message.model_version)
+        served.check_ready()
+        async for reply in served.replies(decode_request(message), arrived_s):
+            yield ModelStreamInferResponse(infer_response=_encoded(served, message, reply))
+    except Exception as error:
+        nothing = ModelInferResponse(id=message.id)
+        set_parameters(nothing.parameters, {LAST: True})
+        yield ModelStreamInferResponse(error_message=told(error), infer_response=nothing)
+
+
+def _encoded(served: Served, message: ModelInferRequest, reply: Reply) -> ModelInferResponse:
+    response = encode_reply(reply, served.name, served.version, message.id)
+    set_parameters(response.parameters, {LAST: reply.last})
+    return response
