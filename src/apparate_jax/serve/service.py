@@ -28,6 +28,9 @@ from apparate_jax.serve.profile import measure
 from apparate_jax.serve.programs import Programs, Progress
 from apparate_jax.serve.state_store import StateStore
 
+OnPhase = Callable[[str], Progress]
+"""``on_phase(what) -> progress``: called as each phase of bringing a model up begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
@@ -120,7 +123,9 @@ class Service(NamedTuple):
 def prepare(
     checkpoint: Checkpoint,
     config: ServiceConfig | None = None,
-    progress: Callable[[str], Progress] | None = None,
+    progress: OnPhase | None = None,
+    *,
+    predecessor: Service | None = None,
 ) -> Service:
     """Trace, compile, warm and measure; serving starts where this ends.
 
@@ -128,6 +133,9 @@ def prepare(
         checkpoint: With trained ramps, unless only the original model is served.
         config: Settings.
         progress: ``progress(phase)`` gives the callback for that phase.
+        predecessor: What this one is to replace, and which serves meanwhile. Compiling leaves it
+            the processors, and one of equal programs hands on its measured latencies; only others
+            are measured, beside it.
 
     Raises:
         ConfigError: The active sites have no ramps.
@@ -143,10 +151,24 @@ def prepare(
             f"the checkpoint has {len(checkpoint.sites)} sites, the model now has {len(found)} or "
             "others: inject and train it again"
         )
-    programs = Programs(program, model, checkpoint.ramps, config.batch_sizes, config.criterion)
+    known = None if predecessor is None else predecessor.programs.executables
+    compiled = 0 if known is None else known.compiled
+    programs = Programs(
+        program,
+        model,
+        checkpoint.ramps,
+        config.batch_sizes,
+        config.criterion,
+        executables=known,
+        gently=predecessor is not None,
+    )
     programs.warm_atomic(tell("compiling stages"))
     programs.warm_merged((), tell("compiling the original model"))
-    profile = _within_budget(programs, checkpoint, config, tell)
+    if predecessor is not None and programs.executables.compiled == compiled:
+        profile = predecessor.profile
+        programs.warm_merged(profile.sites, tell("taking over merged stages"))
+    else:
+        profile = _within_budget(programs, checkpoint, config, tell)
     return Service(programs, profile, config, checkpoint.validation)
 
 

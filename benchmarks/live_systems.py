@@ -1,0 +1,86 @@
+"""Every system that the live engine can run, against the original model, live, in paired rounds.
+
+The demo's model and stream; what is tuned once is tuned on the first tenth of the recorded stream
+(runs/traces, made by ``traces``). DeeBERT runs with ramps of its own kind, from its own checkpoint.
+Writes results/live_systems.json.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import write_result
+from _demo import ROOT
+
+from apparate_jax.bench.baselines import criterion_of, policy_of, task_of
+from apparate_jax.bench.live import LiveConfig, run_live
+from apparate_jax.bench.recording import load
+from apparate_jax.bench.report import Subject, build_report
+from apparate_jax.checkpoint import load_checkpoint
+from apparate_jax.data import load_data
+from apparate_jax.data.dataset import Circle
+from apparate_jax.serve import ServiceConfig, prepare
+
+SYSTEMS = (
+    *("apparate", "paper", "artifact", "past-80", "initial-only"),
+    *("branchynet", "branchynet-opt", "deebert"),
+)
+LOAD = 0.4
+CONFIG = LiveConfig(load_frac=LOAD, rounds=3, round_s=8.0, saturation_s=2.0)
+TRACES = ROOT / "runs" / "traces"
+KEYS = ("p25_ms", "p50_ms", "p95_ms", "throughput_rps")
+
+
+def inputs_of(system: str) -> tuple[Path, Path]:
+    """Checkpoint and recording of a system."""
+    if system.startswith("deebert"):
+        return TRACES / "pooler-checkpoint", TRACES / "imdb-pooler.npz"
+    return ROOT / "runs" / "demo" / "checkpoint", TRACES / "imdb.npz"
+
+
+def measure(system: str) -> dict[str, Any]:
+    """One system against the original."""
+    place, trace = inputs_of(system)
+    checkpoint, config = load_checkpoint(place), ServiceConfig()
+    recording = load(trace)
+    task = task_of(recording, config.control, config.placement)
+    policy = None if system == "apparate" else policy_of(system, task)
+    data = load_data(ROOT / "runs" / "demo" / "reviews-stream.csv", checkpoint.model)
+    first = len(task.ours.sample)
+    unseen = Circle(data, first, len(data) - first)
+    service = prepare(checkpoint, replace(config, criterion=criterion_of(system)))
+    result = run_live(service, unseen, CONFIG, policy=policy)
+    service.programs.close()
+    report = build_report(Subject.of(service, data.name), result, LOAD, None)
+    rounds = report["rounds"]
+    row: dict[str, Any] = {"system": system}
+    for key in KEYS:
+        ratios = [one["apparate"][key] / one["vanilla"][key] for one in rounds]
+        row[key.rsplit("_", 1)[0]] = {
+            "median": round(float(np.median(ratios)), 4),
+            "rounds": [round(ratio, 4) for ratio in ratios],
+        }
+    answers = report["apparate"]
+    row["disagreement"] = round(1.0 - answers["agreement"], 5)
+    row["windows_below_constraint"] = answers["windows_below_constraint"]
+    row["answers_checked"] = answers["answers_checked"]
+    return row
+
+
+def main() -> None:
+    """Measure every system."""
+    missing = sorted({str(p) for s in SYSTEMS for p in inputs_of(s) if not p.exists()})
+    if missing:
+        sys.exit(f"missing: {', '.join(missing)}: run `just demo` and `just bench traces` first")
+    rows = []
+    for system in SYSTEMS:
+        rows.append(measure(system))
+        print(rows[-1], flush=True)
+    setup = {"load_frac": LOAD, "rounds": CONFIG.rounds, "round_s": CONFIG.round_s}
+    write_result("live_systems", {"setup": setup, "systems": rows})
+
+
+if __name__ == "__main__":
+    main()

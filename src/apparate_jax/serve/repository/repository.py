@@ -1,0 +1,260 @@
+"""The models of a server by name and version: found, loaded, replaced, unloaded. Thread-safe.
+
+Loading brings the new version up beside the old one, puts it in its place in one step, and then
+lets the old one end: at every moment a request finds one of the two, and is answered by the one
+that it found.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from apparate_jax.errors import ApparateError, ConfigError
+from apparate_jax.manifest import fingerprint, read_manifest
+from apparate_jax.serve.inference import Kind, Refusal, Served
+from apparate_jax.serve.repository.deployment import DRAIN_S, Deployment, ModelConfig, bring_up
+from apparate_jax.serve.repository.versions import chosen
+from apparate_jax.serve.service import OnPhase
+from apparate_jax.serve.telemetry import Statistics
+
+logger = logging.getLogger(__name__)
+
+BringUp = Callable[..., Deployment]
+
+
+class _Model:
+    """A model's versions that run, and why it has none where it has none."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self.running: dict[str, Deployment] = {}
+        self.state = "UNAVAILABLE"
+        self.reason = "not loaded"
+        self.wanted = False
+        self.changing = threading.Lock()
+
+    def latest(self) -> Deployment | None:
+        return self.running[max(self.running, key=int)] if self.running else None
+
+
+class Repository:
+    """What a server serves. As a context manager it closes everything at its end."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelConfig],
+        *,
+        state_dir: Path | None = None,
+        drain_s: float = DRAIN_S,
+        bring_up: BringUp = bring_up,
+    ) -> None:
+        """Nothing is read before :meth:`load`.
+
+        Args:
+            models: With names of their own.
+            state_dir: Where controllers' states are kept; nowhere if None.
+            drain_s: How long requests under way may take when a model ends.
+            bring_up: Makes deployments; for tests.
+
+        Raises:
+            ConfigError: Two models of one name.
+        """
+        names = [model.name for model in models]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"the models are {names}, expected a name of its own for each")
+        self._models = {model.name: _Model(model) for model in models}
+        self._state_dir = state_dir
+        self._drain_s = drain_s
+        self._bring_up = bring_up
+        self._swap = threading.Lock()
+
+    def __enter__(self) -> "Repository":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all models, loaded or not."""
+        return tuple(self._models)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model that was not unloaded takes requests."""
+        wanted = [model for model in self._models.values() if model.wanted]
+        return all(
+            model.running and all(one.ready for one in list(model.running.values()))
+            for model in wanted
+        )
+
+    @contextlib.contextmanager
+    def lease(self, name: str, version: str = "") -> Iterator[Served]:
+        """Use a model for a request.
+
+        Args:
+            name: Of the model.
+            version: The latest one if empty.
+
+        Raises:
+            Refusal: Of kind ``UNKNOWN`` or ``UNAVAILABLE``.
+        """
+        with self._swap:  # a deployment is found and leased in one step, or not found any more
+            lease = self._found(name, version).lease()
+            served = lease.__enter__()
+        try:
+            yield served
+        finally:
+            lease.__exit__(None, None, None)
+
+    def served(self, name: str, version: str = "") -> Served:
+        """A model, to be described.
+
+        Raises:
+            Refusal: Of kind ``UNKNOWN`` or ``UNAVAILABLE``.
+        """
+        return self._found(name, version).served
+
+    def statistics_of(self, name: str, version: str = "") -> dict[str, Statistics]:
+        """The counts of a model's version, or of all its versions.
+
+        Raises:
+            Refusal: Of kind ``UNKNOWN`` or ``UNAVAILABLE``.
+        """
+        if version:
+            return {version: self._found(name, version).statistics}
+        self._found(name, version)
+        return {key: one.statistics for key, one in dict(self._models[name].running).items()}
+
+    def statistics(self) -> Mapping[tuple[str, str], Statistics]:
+        """The counts of everything that is served, by name and version."""
+        return {
+            (name, version): one.statistics
+            for name, model in self._models.items()
+            for version, one in dict(model.running).items()
+        }
+
+    def index(self) -> list[dict[str, Any]]:
+        """Every model and version: ``name``, ``version``, ``state`` and ``reason``."""
+        entries = []
+        for name, model in self._models.items():
+            running = dict(model.running)
+            if not running:
+                entries.append(_entry(name, "", model.state, model.reason))
+            for version, one in running.items():
+                state, reason = ("READY", "") if one.ready else ("UNAVAILABLE", "not ready")
+                entries.append(_entry(name, version, state, reason))
+        return entries
+
+    def load(self, name: str, progress: OnPhase | None = None) -> None:
+        """Serve what is on disk now; what is served already and did not change stays.
+
+        Args:
+            name: Of a model.
+            progress: ``progress(phase)`` gives the callback for that phase.
+
+        Raises:
+            Refusal: No such model.
+            ApparateError: It cannot be served. What was served before goes on.
+        """
+        model = self._model(name)
+        with model.changing:
+            if not model.running:
+                model.state, model.reason = "LOADING", ""
+            try:
+                left = self._load(model, progress)
+            except (ApparateError, OSError) as error:
+                if not model.running:
+                    model.state, model.reason = "UNAVAILABLE", str(error)
+                raise
+            model.wanted = True
+        self._end(left)
+
+    def unload(self, name: str) -> None:
+        """Stop serving a model; what is under way is answered first.
+
+        Raises:
+            Refusal: No such model.
+        """
+        model = self._model(name)
+        with model.changing:
+            with self._swap:
+                left, model.running = model.running, {}
+                model.wanted = False
+                model.state, model.reason = "UNAVAILABLE", "unloaded"
+        self._end(list(left.values()))
+
+    def close(self) -> None:
+        """Unload everything."""
+        threads = [
+            threading.Thread(target=self.unload, args=(name,), name=f"apparate-close-{name}")
+            for name in self._models
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _load(self, model: _Model, progress: OnPhase | None) -> list[Deployment]:
+        """Bring up what is new; give back what is to end."""
+        config = model.config
+        places = chosen(config.path, config.versions, config.latest)
+        wanted: dict[str, Deployment] = {}
+        new: list[Deployment] = []
+        try:
+            for version, path in places.items():
+                before = model.running.get(version)
+                if before is not None and before.read_from == fingerprint(read_manifest(path)):
+                    wanted[version] = before
+                    continue
+                older = before or model.latest()
+                wanted[version] = self._bring_up(
+                    config,
+                    version,
+                    path,
+                    state_dir=self._state_dir,
+                    predecessor=None if older is None else older.service,
+                    progress=progress,
+                )
+                new.append(wanted[version])
+                logger.info("model %r, version %s is loaded", config.name, version)
+        except BaseException:
+            self._end(new)
+            raise
+        with self._swap:
+            before_all, model.running = model.running, wanted
+        return [one for one in before_all.values() if one not in wanted.values()]
+
+    def _end(self, deployments: Sequence[Deployment]) -> None:
+        for one in deployments:
+            one.close(self._drain_s)
+
+    def _model(self, name: str) -> _Model:
+        model = self._models.get(name)
+        if model is None:
+            known = ", ".join(map(repr, self._models))
+            raise Refusal(Kind.UNKNOWN, f"model {name!r} is unknown: served here are {known}")
+        return model
+
+    def _found(self, name: str, version: str) -> Deployment:
+        model = self._model(name)
+        running = dict(model.running)
+        if not running:
+            raise Refusal(
+                Kind.UNAVAILABLE, f"model {name!r} is not ready: {model.reason or 'it is loading'}"
+            )
+        if not version:
+            return running[max(running, key=int)]
+        if version not in running:
+            raise Refusal(
+                Kind.UNKNOWN,
+                f"model {name!r} has no version {version!r}: it has {', '.join(running)}",
+            )
+        return running[version]
+
+
+def _entry(name: str, version: str, state: str, reason: str) -> dict[str, str]:
+    return {"name": name, "version": version, "state": state, "reason": reason}
