@@ -142,6 +142,7 @@ def test_a_body_in_chunks(client):
             "classification is asked of output 'label', expected 'logits'",
         ),
         ({"parameters": {"accuracy": "high"}}, "accuracy is 'high', expected 'exact'"),
+        ({"parameters": {"priority": -1}}, "priority is -1, expected a level"),
         ({"parameters": {"timeout": -1}}, "timeout is -1, expected microseconds"),
         ({"parameters": {"timeout": 0.5}}, "timeout is 0.5, expected microseconds"),
         ({"parameters": {"timeout": True}}, "timeout is True, expected microseconds"),

@@ -38,6 +38,7 @@ class LinearEngine:
         self.ready = True
         self.queue_size = queue_size
         self.submissions = []
+        self.terms = []
         self.answered = 0
         self.gate = threading.Event()
         self.gate.set()
@@ -48,13 +49,14 @@ class LinearEngine:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def submit(self, inputs, *, exact=False, final=None):
+    def submit(self, inputs, *, exact=False, final=None, **terms):
         if not self._thread.is_alive():
             raise EngineClosedError("the engine is closed")
         if self._queue.qsize() >= self.queue_size:
             raise QueueFullError(f"{self.queue_size} requests wait already")
         future = Future()
         self.submissions.append(future)
+        self.terms.append(terms)
         self._queue.put((inputs, exact, future, final))
         return future
 

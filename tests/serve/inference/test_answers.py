@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from apparate_jax.errors import NumericsError, QueueFullError
-from apparate_jax.serve.inference.answers import answer_rows
+from apparate_jax.serve.inference.answers import Terms, answer_rows
 from tests.serve.inference.linear import LinearEngine, logits_of
 
 
@@ -95,7 +96,7 @@ def test_a_passed_deadline_withdraws_the_rows(engine):
     engine.gate.clear()
 
     async def hurried():
-        await answer_rows(engine, rows(3), deadline_s=asyncio.get_running_loop().time() + 0.01)
+        await answer_rows(engine, rows(3), Terms(deadline_s=time.monotonic() + 0.01))
 
     with pytest.raises(TimeoutError):
         run(hurried())

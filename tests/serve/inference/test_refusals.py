@@ -2,7 +2,14 @@
 
 import pytest
 
-from apparate_jax.errors import EngineClosedError, NumericsError, QueueFullError, RequestError
+from apparate_jax.errors import (
+    DeadlinePassedError,
+    DeadlineUnreachableError,
+    EngineClosedError,
+    NumericsError,
+    QueueFullError,
+    RequestError,
+)
 from apparate_jax.serve.http.errors import error_response
 from apparate_jax.serve.inference import Kind, Refusal, kind_of, public_text
 
@@ -12,6 +19,8 @@ from apparate_jax.serve.inference import Kind, Refusal, kind_of, public_text
     [
         (RequestError("x"), Kind.INVALID),
         (QueueFullError("x"), Kind.FULL),
+        (DeadlineUnreachableError("x"), Kind.FULL),
+        (DeadlinePassedError("x"), Kind.LATE),
         (EngineClosedError("x"), Kind.UNAVAILABLE),
         (NumericsError("x"), Kind.FAILED),
         (KeyError("x"), Kind.FAILED),

@@ -109,6 +109,15 @@ def test_the_timeout_is_the_first_replys(served, engine):
     engine.gate.set()
 
 
+def test_terms_reach_the_engine_where_there_are_any(served, engine):
+    asyncio.run(served.reply(request(SURE), now_s()))
+    asyncio.run(served.reply(request(SURE, priority=2, timeout=30_000_000), 10 + now_s()))
+    asyncio.run(all_replies(served, request(UNSURE, priority=0)))
+    assert engine.terms[0] == engine.terms[2] == {}
+    assert engine.terms[1]["priority"] == 2
+    assert 0 < engine.terms[1]["deadline_s"] - now_s() < 41
+
+
 @pytest.mark.parametrize(
     ("model", "version", "message"),
     [("n", "", "model 'n' is unknown: 'm' is"), ("m", "4", "has no version '4': it has '3'")],

@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -43,29 +44,52 @@ class Answering(Protocol):
         *,
         exact: bool = False,
         final: Future[Answer] | None = None,
+        priority: int | None = None,
+        deadline_s: float | None = None,
     ) -> Future[Answer]:
         """Submit one example (arrays without the batch axis); futures resolve on any thread.
 
-        ``final`` is resolved with the original model's own answer too; it is given only for
-        streams.
+        All but ``exact`` is given only where a client asks for it: ``final``, for streams, is
+        resolved with the original model's own answer too; ``priority`` is a level, 1 the highest;
+        ``deadline_s`` is when the answer is due, seconds of the monotonic clock.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms a request is to be answered.
+
+    Attributes:
+        exact: Never exit early.
+        priority: Its level, 1 is the highest; None for the engine's default.
+        deadline_s: When its client gives up, seconds of the monotonic clock; None for never.
+    """
+
+    exact: bool = False
+    priority: int | None = None
+    deadline_s: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """As arguments of ``submit``, without those that say nothing."""
+        said = {"priority": self.priority, "deadline_s": self.deadline_s}
+        return {"exact": self.exact} | {k: v for k, v in said.items() if v is not None}
+
+
+ANY_TERMS = Terms()
 
 
 async def answer_rows(
     engine: Answering,
     inputs: Mapping[str, NDArray[Any]],
-    *,
-    exact: bool = False,
-    deadline_s: float | None = None,
+    terms: Terms = ANY_TERMS,
 ) -> list[Answer]:
     """Submit every row and wait for all answers.
 
     Args:
         engine: Answers single examples.
         inputs: Arrays ``[n, ...]`` by name, n the same for all.
-        exact: Never exit early.
-        deadline_s: When to give up, seconds of the event loop's clock.
+        terms: When to give up, among others.
 
     Returns:
         n answers, in the order of the rows.
@@ -75,16 +99,14 @@ async def answer_rows(
         ApparateError: What the engine raised for the first row that it could not answer; if it
             refuses one row, those before it are withdrawn.
     """
-    futures = _submit_rows(engine, inputs, exact)
-    return await _results(futures, deadline_s)
+    futures = _submit_rows(engine, inputs, terms)
+    return await _results(futures, terms.deadline_s)
 
 
 async def answers_then_finals(
     engine: Answering,
     inputs: Mapping[str, NDArray[Any]],
-    *,
-    exact: bool = False,
-    deadline_s: float | None = None,
+    terms: Terms = ANY_TERMS,
 ) -> AsyncGenerator[list[Answer], None]:
     """Like :func:`answer_rows`, and then the original model's own answers if any left early.
 
@@ -92,8 +114,8 @@ async def answers_then_finals(
     takes.
     """
     finals: list[Future[Answer]] = []
-    futures = _submit_rows(engine, inputs, exact, finals)
-    answers = await _results(futures, deadline_s)
+    futures = _submit_rows(engine, inputs, terms, finals)
+    answers = await _results(futures, terms.deadline_s)
     yield answers
     if any(answer.exit != FINAL for answer in answers):
         yield await _results(finals, None)
@@ -102,20 +124,21 @@ async def answers_then_finals(
 def _submit_rows(
     engine: Answering,
     inputs: Mapping[str, NDArray[Any]],
-    exact: bool,
+    terms: Terms,
     finals: list[Future[Answer]] | None = None,
 ) -> list[Future[Answer]]:
     """A future for each row; ``finals`` gets another one for each."""
     futures: list[Future[Answer]] = []
     count = len(next(iter(inputs.values())))
+    given = terms.given()
     try:
         for row in range(count):
             example = {name: array[row, ...] for name, array in inputs.items()}
             if finals is None:
-                futures.append(engine.submit(example, exact=exact))
+                futures.append(engine.submit(example, **given))
             else:
                 finals.append(Future())
-                futures.append(engine.submit(example, exact=exact, final=finals[-1]))
+                futures.append(engine.submit(example, final=finals[-1], **given))
     except BaseException:
         _withdraw(futures)
         raise

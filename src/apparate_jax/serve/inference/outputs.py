@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from apparate_jax.core import Answer
 from apparate_jax.errors import RequestError
+from apparate_jax.serve.inference.answers import Terms
 from apparate_jax.serve.inference.classification import top_classes
 from apparate_jax.serve.protocol import InferRequest, OutputTensor, RequestedOutput, Scalar
 
@@ -52,23 +53,26 @@ class Options:
         outputs: In the order in which they are sent.
         exact: Never exit early.
         timeout_s: When the client gives up, None for never.
+        priority: The request's level, 1 is the highest; None for the engine's default.
     """
 
     outputs: tuple[RequestedOutput, ...]
     exact: bool
     timeout_s: float | None
+    priority: int | None = None
 
-    def deadline_s(self, arrived_s: float) -> float | None:
-        """When the client gives up, seconds of the clock by which its request arrived."""
-        return None if self.timeout_s is None else arrived_s + self.timeout_s
+    def terms(self, arrived_s: float) -> Terms:
+        """The terms of a request that arrived then, seconds of the monotonic clock."""
+        deadline_s = None if self.timeout_s is None else arrived_s + self.timeout_s
+        return Terms(self.exact, self.priority, deadline_s)
 
 
 def options_of(request: InferRequest) -> Options:
     """Read the options of a request.
 
     Raises:
-        RequestError: If an output is unknown, or the parameter ``accuracy`` or ``timeout`` has
-            another value than it can have.
+        RequestError: If an output is unknown, or the parameter ``accuracy``, ``timeout`` or
+            ``priority`` has another value than it can have.
     """
     accuracy = request.parameters.get("accuracy")
     if accuracy not in (None, "exact"):
@@ -77,6 +81,11 @@ def options_of(request: InferRequest) -> Options:
     if type(timeout_us) is not int or not 0 <= timeout_us < 2**63:
         raise RequestError(
             f"parameter timeout is {short(timeout_us)}, expected microseconds (0 for no limit)"
+        )
+    priority = request.parameters.get("priority", 0)
+    if type(priority) is not int or priority < 0:
+        raise RequestError(
+            f"parameter priority is {short(priority)}, expected a level (1 the highest, 0 for none)"
         )
     outputs = request.outputs
     if outputs is None:
@@ -89,7 +98,8 @@ def options_of(request: InferRequest) -> Options:
                 f"classification is asked of output {output.name!r}, expected {SCORES!r}: only "
                 "scores can be put in order"
             )
-    return Options(outputs, accuracy == "exact", timeout_us / 1e6 if timeout_us else None)
+    timeout_s = timeout_us / 1e6 if timeout_us else None
+    return Options(outputs, accuracy == "exact", timeout_s, priority or None)
 
 
 def output_tensors(

@@ -5,7 +5,14 @@ Texts of errors that nobody expected are for the log: they may hold anything.
 
 from enum import Enum, auto
 
-from apparate_jax.errors import ApparateError, EngineClosedError, QueueFullError, RequestError
+from apparate_jax.errors import (
+    ApparateError,
+    DeadlinePassedError,
+    DeadlineUnreachableError,
+    EngineClosedError,
+    QueueFullError,
+    RequestError,
+)
 
 
 class Kind(Enum):
@@ -18,7 +25,7 @@ class Kind(Enum):
     UNSUPPORTED = auto()
     """The protocol has it, this server has not."""
     FULL = auto()
-    """Too many requests wait: come again later."""
+    """Too many requests wait, or too many for its deadline: come again later."""
     UNAVAILABLE = auto()
     """The model takes no requests: not ready, or closing."""
     LATE = auto()
@@ -42,6 +49,8 @@ class Refusal(ApparateError):
 _KINDS: tuple[tuple[type[ApparateError], Kind], ...] = (
     (RequestError, Kind.INVALID),
     (QueueFullError, Kind.FULL),
+    (DeadlineUnreachableError, Kind.FULL),
+    (DeadlinePassedError, Kind.LATE),
     (EngineClosedError, Kind.UNAVAILABLE),
 )
 

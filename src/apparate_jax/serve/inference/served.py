@@ -1,6 +1,6 @@
 """A model under the name by which clients ask for it, and what it answers them."""
 
-import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ class Served:
 
         Args:
             request: What the client sent.
-            arrived_s: When it came, seconds of the event loop's clock; its timeout counts from it.
+            arrived_s: When it came, seconds of the monotonic clock; its timeout counts from it.
 
         Raises:
             RequestError: If it does not fit the model.
@@ -124,9 +124,7 @@ class Served:
         """
         options, inputs = self._checked(request)
         try:
-            answers = await answer_rows(
-                self._engine, inputs, exact=options.exact, deadline_s=options.deadline_s(arrived_s)
-            )
+            answers = await answer_rows(self._engine, inputs, options.terms(arrived_s))
         except TimeoutError:
             raise _late(options) from None
         return self._made(options, answers, response_parameters(answers))
@@ -140,7 +138,7 @@ class Served:
 
         Args:
             request: What the client sent.
-            arrived_s: When it came, seconds of the event loop's clock; the timeout is that of the
+            arrived_s: When it came, seconds of the monotonic clock; the timeout is that of the
                 first reply.
 
         Yields:
@@ -153,9 +151,7 @@ class Served:
         """
         options, inputs = self._checked(request)
         early: list[Answer] | None = None
-        answering = answers_then_finals(
-            self._engine, inputs, exact=options.exact, deadline_s=options.deadline_s(arrived_s)
-        )
+        answering = answers_then_finals(self._engine, inputs, options.terms(arrived_s))
         async with aclosing(answering):
             try:
                 async for answers in answering:
@@ -185,8 +181,8 @@ class Served:
 
 
 def now_s() -> float:
-    """Seconds of the running event loop's clock."""
-    return asyncio.get_running_loop().time()
+    """Seconds of the monotonic clock, which is the engine's and the event loop's too."""
+    return time.monotonic()
 
 
 def _all_final(answers: Sequence[Answer]) -> bool:
