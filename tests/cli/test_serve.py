@@ -4,16 +4,23 @@ import json
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from queue import SimpleQueue
 
 import httpx
 import numpy as np
 import pytest
+import tritonclient.grpc as tritongrpc
+import tritonclient.http as tritonhttp
 
 from apparate_jax.serve.http import open_socket
 from tests.cli import tiny
 from tests.cli.test_main import ROOT, SCRIPT
 
 X = np.random.default_rng(3).normal(size=(5, tiny.WIDTH)).astype(np.float32)
+
+
+FREE = ("--http-port", 0, "--grpc-port", 0)
 
 
 def body(rows=X, **changes):
@@ -23,7 +30,7 @@ def body(rows=X, **changes):
 
 @pytest.fixture(scope="module")
 def server(trained):
-    words = ("serve", trained, "--http-port", 0, "--batch-sizes", "1,2,4", "--model-name", "small")
+    words = ("serve", trained, *FREE, "--batch-sizes", "1,2,4", "--model-name", "small")
     with subprocess.Popen(
         [str(SCRIPT), *map(str, words)],
         cwd=ROOT,
@@ -32,18 +39,19 @@ def server(trained):
         text=True,
     ) as process:
         try:
-            url = next(
-                (line.split()[1] for line in process.stderr if line.startswith("ready: ")), None
-            )
-            assert url is not None, "the server ended before it was ready"
-            yield process, url
+            said = []
+            lines = (said.append(line) or line for line in process.stderr)
+            ready = (line.split()[1] for line in lines if line.startswith("ready: "))
+            urls = list(islice(ready, 2))
+            assert len(urls) == 2, f"the server ended before it was ready: {said}"
+            yield process, *urls
         finally:
             process.kill()
 
 
 @pytest.fixture(scope="module")
 def client(server):
-    _, url = server
+    _, url, _ = server
     with httpx.Client(base_url=url.split("/v2")[0], timeout=60) as made:
         yield made
 
@@ -96,9 +104,35 @@ def test_an_input_without_an_answer_is_an_error_and_not_the_end(client):
     assert client.post("/v2/models/small/infer", json=body()).status_code == 200
 
 
-def test_the_port_is_taken(apparate, trained, server):
-    port = server[1].split(":")[2].split("/")[0]
-    done = apparate("serve", trained, "--http-port", port)
+def test_both_protocols_give_the_same_answers(server):
+    _, http, grpc = server
+    found = []
+    for module, url in ((tritonhttp, http.split("/")[2]), (tritongrpc, grpc.split("/")[2])):
+        with module.InferenceServerClient(url) as client:
+            assert client.is_model_ready("small")
+            given = module.InferInput("x", list(X.shape), "FP32")
+            given.set_data_from_numpy(X)
+            found.append(client.infer("small", [given]).as_numpy("logits"))
+    np.testing.assert_array_equal(found[0], found[1], strict=True)
+
+
+def test_a_stream_of_the_real_engine_ends_with_final_answers(server):
+    with tritongrpc.InferenceServerClient(server[2].split("/")[2]) as client:
+        found = SimpleQueue()
+        client.start_stream(lambda result, error: found.put((result, error)))
+        given = tritongrpc.InferInput("x", [1, X.shape[1]], "FP32")
+        given.set_data_from_numpy(X[:1])
+        client.async_stream_infer("small", [given], request_id="s")
+        result, error = found.get(timeout=30)
+        client.stop_stream()
+    assert error is None
+    assert result.get_response().parameters["exit"].string_param == "final"
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_the_port_is_taken(apparate, trained, server, protocol):
+    port = server[1 if protocol == "http" else 2].split(":")[2].split("/")[0]
+    done = apparate("serve", trained, *FREE, f"--{protocol}-port", port)
     assert (done.status, done.out) == (1, "")
     assert f"port {port} of 127.0.0.1 is in use: stop what listens there" in done.error
     assert done.err.count("\n") == 1, "said before anything is compiled"
@@ -108,10 +142,12 @@ def test_the_port_is_taken(apparate, trained, server):
     ("words", "message"),
     [
         (("--http-port", 99999), "the port is 99999, expected 0..65535"),
-        (("--http-port", 0, "--host", "no.such.host.invalid"), "host 'no.such.host.invalid' is"),
-        (("--http-port", 0, "--batch-sizes", "one"), "batch sizes are 'one'"),
-        (("--http-port", 0, "--method", "magic"), "method is 'magic'"),
-        (("--http-port", 0, "--accuracy", -1), "accuracy is -1.0"),
+        (("--no-http", "--grpc-port", -1), "the port is -1, expected 0..65535"),
+        (("--no-http", "--no-grpc"), "--no-http and --no-grpc leave nothing to serve"),
+        ((*FREE, "--host", "no.such.host.invalid"), "host 'no.such.host.invalid' is"),
+        ((*FREE, "--batch-sizes", "one"), "batch sizes are 'one'"),
+        ((*FREE, "--method", "magic"), "method is 'magic'"),
+        ((*FREE, "--accuracy", -1), "accuracy is -1.0"),
     ],
 )
 def test_settings_out_of_range(apparate, trained, words, message):
@@ -123,13 +159,13 @@ def test_settings_out_of_range(apparate, trained, words, message):
 def test_what_fails_gives_the_port_back(apparate, trained):
     with open_socket("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    done = apparate("serve", trained, "--http-port", port, "--batch-sizes", str(10**15))
+    done = apparate("serve", trained, *FREE, "--http-port", port, "--batch-sizes", str(10**15))
     assert done.status == 1
     open_socket("127.0.0.1", port).close()
 
 
 def test_sigterm_ends_it_well(server, client):
-    process, _ = server
+    process, *_ = server
     assert client.get("/v2/health/live").status_code == 200
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
