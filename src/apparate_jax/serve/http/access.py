@@ -1,0 +1,35 @@
+"""API keys over HTTP: everything but health needs one, where there are any."""
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from apparate_jax.serve.access import ApiKeys, header
+
+OPEN = ("/v2/health/",)
+"""Paths that whoever watches the server may ask for without a key."""
+
+
+class RequireKey:
+    """An application that answers 401 to whoever has no key."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+        """Guard an application.
+
+        Args:
+            app: What to guard.
+            keys: That may ask.
+        """
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it before its body is read."""
+        if scope["type"] == "http" and not scope["path"].startswith(OPEN):
+            headers = scope["headers"]
+            found = (header(headers, b"authorization"), header(headers, b"x-api-key"))
+            if not self._keys.allow(*found):
+                text = "no valid API key: send one as 'Authorization: Bearer KEY' or 'X-API-Key'"
+                refusal = JSONResponse({"error": text}, 401, headers={"WWW-Authenticate": "Bearer"})
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
