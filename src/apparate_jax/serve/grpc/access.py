@@ -1,7 +1,7 @@
 """API keys over gRPC: everything but health needs one, where there are any."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -15,7 +15,10 @@ OPEN = (
 """Methods that whoever watches the server may call without a key."""
 
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:  # generic for type checkers only
+    Handler = grpc.RpcMethodHandler
 
 
 class RequireKey(grpc.aio.ServerInterceptor):
