@@ -12,6 +12,8 @@ BOUNDS_S = (
 """Upper bounds of the buckets of durations, in seconds."""
 RECENT = 4096
 """Answers that percentiles are of."""
+SPAN = 512
+"""Answers of the window that the promise is about."""
 
 
 @dataclass(slots=True)
@@ -89,3 +91,10 @@ class Recent:
         at = np.arange(self._seen - count, self._seen, dtype=np.intp) % RECENT
         kept: NDArray[np.intp] = at[self.finished_s[at] > since_s]
         return kept
+
+    def rate(self, now_s: float, over_s: float) -> float:
+        """Answers per second over the last seconds, or over as many of them as the ring holds."""
+        rows = self.rows(since_s=now_s - over_s)
+        if len(rows) == RECENT:
+            over_s = max(now_s - float(self.finished_s[rows[0]]), 1e-3)
+        return len(rows) / over_s

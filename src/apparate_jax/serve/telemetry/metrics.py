@@ -18,8 +18,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from apparate_jax.core import FINAL
-from apparate_jax.serve.telemetry.counts import Duration, Histogram
-from apparate_jax.serve.telemetry.statistics import SPAN, Statistics
+from apparate_jax.serve.telemetry.counts import SPAN, Duration, Histogram
+from apparate_jax.serve.telemetry.statistics import Statistics
 from apparate_jax.serve.telemetry.status import utilities_ms
 
 _LABELS = ("model", "version")

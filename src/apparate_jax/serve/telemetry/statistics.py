@@ -17,11 +17,10 @@ from apparate_jax.control.interface import Info
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.core import BatchRecord, ExitPlan, Profile
 from apparate_jax.serve.telemetry.counts import Duration, Histogram, Recent
+from apparate_jax.serve.telemetry.history import History
 
 EVENTS = 100
 """Events that are kept."""
-SPAN = 512
-"""Answers of the window that the promise is about."""
 
 
 @dataclass(slots=True)
@@ -115,6 +114,7 @@ class Statistics:
         self.wrong = 0
         self.lost = 0
         self.recent = Recent()
+        self.history = History(self.site_names)
         # batches
         self.batches: dict[int, BatchCount] = {}
         self.shadow_batches = 0
@@ -159,6 +159,16 @@ class Statistics:
             self.shadow_batches += record.shadow is not None
             self.bare_batches += not record.sites
             self.last_answer_s = self.wall()
+            self.sample(record.finished_s)
+
+    def sample(self, now_s: float) -> None:
+        """Take a sample of the history if one is due. Under the lock, which the caller holds.
+
+        Args:
+            now_s: Seconds of the engine's clock.
+        """
+        if self.history.due(now_s):
+            self.history.sample(now_s, self.wall(), self.recent, self.plan, self.waiting)
 
     def watch(self, engine: Watched) -> None:
         """Tell of this engine from now on."""

@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 
 from apparate_jax.core import FINAL
-from apparate_jax.serve.telemetry.statistics import SPAN, Statistics
+from apparate_jax.serve.telemetry.counts import SPAN
+from apparate_jax.serve.telemetry.statistics import Statistics
 
 PERCENTILES = (25, 50, 95, 99)
 LATELY_S = 10.0
 """What throughput is counted over."""
 
 
-def status_of(statistics: Statistics, now_s: float) -> dict[str, Any]:
+def status_of(statistics: Statistics, now_s: float, *, history: int = 0) -> dict[str, Any]:
     """The state of a model.
 
     Latencies are those of the last answers, arrival to answer. ``vanilla_ms`` is what they would
@@ -22,51 +23,60 @@ def status_of(statistics: Statistics, now_s: float) -> dict[str, Any]:
     Args:
         statistics: Its counts.
         now_s: Seconds of the engine's clock.
+        history: How many samples of the last minutes come with it, as ``history``; see
+            :class:`~apparate_jax.serve.telemetry.history.History`.
     """
     with statistics.lock:
-        s = statistics
-        rows = s.recent.rows()
-        lately = s.recent.rows(since_s=now_s - LATELY_S)
-        span = s.recent.rows(SPAN)
-        batches = sum(one.infer.count for one in s.batches.values())
-        answers = sum(one.answers for one in s.batches.values())
-        latency = _percentiles(s.recent.latency_ms[rows])
-        vanilla = _percentiles(s.recent.vanilla_ms[rows])
-        tunings = int(s.tunings.counts.sum())
-        return {
-            "ready": s.ready,
-            "uptime_s": round(s.wall() - s.started_s, 1),
-            "answers": answers,
-            "throughput_rps": round(len(lately) / LATELY_S, 2),
-            "latency_ms": latency,
-            "vanilla_ms": vanilla,
-            "queue": s.waiting,
-            "pending_requests": s.pending,
-            "mean_batch": round(answers / batches, 2) if batches else 0.0,
-            "accuracy": {
-                "promise": s.promise,
-                "max_disagreement": s.max_disagreement,
-                "checked": s.checked,
-                "disagreed": s.wrong,
-                "agreement": round(1.0 - s.wrong / s.checked, 6) if s.checked else None,
-                "window": len(span),
-                "window_disagreed": int(s.recent.wrong[span].sum()),
-            },
-            "exits": _exits(s),
-            "control": {
-                "tunings": tunings,
-                "tuning_ms": round(1e3 * s.tunings.total_s / tunings, 2) if tunings else None,
-                "set_changes": s.set_changes,
-                "ramps_stopped": sum(s.stopped.values()),
-                "shadow_batches": s.shadow_batches,
-                "bare_batches": s.bare_batches,
-            },
-            "requests": {
-                "answered": s.success.count,
-                "failed": dict(sorted(s.failures.items())),
-            },
-            "events": [{"at_s": round(e.at_s, 3), "text": e.text} for e in s.events],
-        }
+        statistics.sample(now_s)
+        status = _now(statistics, now_s)
+        if history > 0:
+            status["history"] = statistics.history.last(history)
+        return status
+
+
+def _now(s: Statistics, now_s: float) -> dict[str, Any]:
+    rows = s.recent.rows()
+    span = s.recent.rows(SPAN)
+    batches = sum(one.infer.count for one in s.batches.values())
+    answers = sum(one.answers for one in s.batches.values())
+    latency = _percentiles(s.recent.latency_ms[rows])
+    vanilla = _percentiles(s.recent.vanilla_ms[rows])
+    tunings = int(s.tunings.counts.sum())
+    return {
+        "ready": s.ready,
+        "uptime_s": round(s.wall() - s.started_s, 1),
+        "answers": answers,
+        "throughput_rps": round(s.recent.rate(now_s, LATELY_S), 2),
+        "latency_ms": latency,
+        "vanilla_ms": vanilla,
+        "queue": s.waiting,
+        "pending_requests": s.pending,
+        "mean_batch": round(answers / batches, 2) if batches else 0.0,
+        "batches": {str(shape): one.infer.count for shape, one in sorted(s.batches.items())},
+        "accuracy": {
+            "promise": s.promise,
+            "max_disagreement": s.max_disagreement,
+            "checked": s.checked,
+            "disagreed": s.wrong,
+            "agreement": round(1.0 - s.wrong / s.checked, 6) if s.checked else None,
+            "window": len(span),
+            "window_disagreed": int(s.recent.wrong[span].sum()),
+        },
+        "exits": _exits(s),
+        "control": {
+            "tunings": tunings,
+            "tuning_ms": round(1e3 * s.tunings.total_s / tunings, 2) if tunings else None,
+            "set_changes": s.set_changes,
+            "ramps_stopped": sum(s.stopped.values()),
+            "shadow_batches": s.shadow_batches,
+            "bare_batches": s.bare_batches,
+        },
+        "requests": {
+            "answered": s.success.count,
+            "failed": dict(sorted(s.failures.items())),
+        },
+        "events": [{"at_s": round(e.at_s, 3), "text": e.text} for e in s.events],
+    }
 
 
 def utilities_ms(s: Statistics) -> dict[int, float]:
