@@ -194,12 +194,14 @@ def test_failures_that_nobody_expected_are_logged_not_told(client, caplog):
 def test_a_full_queue_says_when_to_come_again():
     with serving(engine=LinearEngine(queue_size=2)) as running, connected(running) as client:
         running.engine.gate.clear()
-        first = client.async_infer("linear", inputs(), lambda result, error: None)
+        answered = threading.Event()
+        first = client.async_infer("linear", inputs(), lambda result, error: answered.set())
         assert running.engine.taken.wait(20)
         with pytest.raises(InferenceServerException, match="2 requests wait already") as caught:
             client.infer("linear", inputs(slice(0, 3)))
         assert caught.value.status() == "StatusCode.UNAVAILABLE"
         running.engine.gate.set()
+        assert answered.wait(20)
         del first
         pushback = raw_trailers(running)
     assert (running.engine.submitted, running.engine.answered) == (3, 1)
@@ -247,7 +249,8 @@ def test_a_cancelled_call_withdraws_its_request():
             errors.append(error)
             ended.set()
 
-        first = client.async_infer("linear", inputs(), lambda result, error: None)
+        answered = threading.Event()
+        first = client.async_infer("linear", inputs(), lambda result, error: answered.set())
         assert running.engine.taken.wait(20)
         call = client.async_infer("linear", inputs(), on_done)
         while running.engine.submitted < 2:
@@ -257,6 +260,7 @@ def test_a_cancelled_call_withdraws_its_request():
         while not running.engine.submissions[1].cancelled():
             assert client.is_server_live()
         running.engine.gate.set()
+        assert answered.wait(20)
         del first
     assert (running.engine.submitted, running.engine.answered) == (2, 1)
 
