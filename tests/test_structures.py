@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ramps": NOUNS | {"graph", "data"},
     "control": NOUNS | {"graph", "ramps"},
     "checkpoint": NOUNS | {"manifest", "models", "ramps", "storage"},
-    "serve": NOUNS | {"graph", "ramps", "control", "checkpoint", "manifest"},
+    "serve": NOUNS | {"graph", "ramps", "control", "checkpoint", "manifest", "data"},
     "bench": NOUNS | {"graph", "ramps", "control", "data", "serve"},
 }
 """What each part of the library may import besides itself; nothing imports the command line."""

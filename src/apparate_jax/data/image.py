@@ -128,6 +128,23 @@ def _why_not(model: Model) -> str:
     )
 
 
+def check_size(content: bytes, max_pixels: int) -> None:
+    """See that an encoded picture is not too large to be decoded; only its header is read.
+
+    Raises:
+        DataError: It is larger, or no picture.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"no picture that can be decoded ({error})") from error
+    if width * height > max_pixels:
+        raise DataError(f"{width}x{height} pixels, expected at most {max_pixels}: make it smaller")
+
+
 def decode_pixels(content: bytes) -> Pixels:
     """Decode a picture.
 
