@@ -1,6 +1,7 @@
 """The real client, tritonclient.grpc, against the server: calls, options, and every error."""
 
 import threading
+import time
 
 import grpc
 import numpy as np
@@ -237,6 +238,17 @@ def test_timeouts_and_deadlines_withdraw_what_has_not_begun():
         running.engine.gate.set()
         assert client.infer("linear", inputs()).as_numpy("label").tolist() == [0]
     assert (running.engine.submitted, running.engine.answered) == (7, 1)
+
+
+def test_the_earlier_of_timeout_and_deadline_reaches_the_engine(client, running):
+    def due_in_s(**options):
+        client.infer("linear", inputs(), **options)
+        terms = running.engine.terms[-1]
+        return terms["deadline_s"] - time.monotonic() if "deadline_s" in terms else None
+
+    assert due_in_s() is None
+    assert 5 < due_in_s(client_timeout=10) < 11
+    assert 5 < due_in_s(client_timeout=60, timeout=10_000_000) < 11
 
 
 def test_a_cancelled_call_withdraws_its_request():

@@ -105,6 +105,9 @@ def test_the_timeout_is_the_first_replys(served, engine):
         with pytest.raises(Refusal, match=r"no answer within the 0.001 s"):
             await all_replies(served, request(SURE, timeout=1000))
 
+        with pytest.raises(Refusal, match="no answer before the deadline of the call"):
+            await served.reply(request(SURE), now_s(), now_s())
+
     asyncio.run(late())
     engine.gate.set()
 

@@ -1,6 +1,7 @@
 """The calls of ``inference.GRPCInferenceService`` over a served model."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -109,12 +110,16 @@ class Service:
         models = [self._served.index_entry()] if listed else []
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
-    async def _model_infer(self, message: pb.ModelInferRequest, _: Any) -> pb.ModelInferResponse:
+    async def _model_infer(
+        self, message: pb.ModelInferRequest, context: Any
+    ) -> pb.ModelInferResponse:
         arrived_s = now_s()
         served = self._served
         served.check(message.model_name, message.model_version)
         served.check_ready()
-        reply = await served.reply(decode_request(message), arrived_s)
+        left_s = context.time_remaining()
+        deadline_s = math.inf if left_s is None else arrived_s + left_s
+        reply = await served.reply(decode_request(message), arrived_s, deadline_s)
         return encode_reply(reply, served.name, served.version, message.id)
 
     async def _model_stream_infer(

@@ -9,6 +9,7 @@ rows only the outputs say them.
 The scores can be asked for as classes instead (the protocol's extension "classification").
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as short
@@ -61,10 +62,16 @@ class Options:
     timeout_s: float | None
     priority: int | None = None
 
-    def terms(self, arrived_s: float) -> Terms:
-        """The terms of a request that arrived then, seconds of the monotonic clock."""
-        deadline_s = None if self.timeout_s is None else arrived_s + self.timeout_s
-        return Terms(self.exact, self.priority, deadline_s)
+    def terms(self, arrived_s: float, deadline_s: float = math.inf) -> Terms:
+        """The terms of a request, by the earlier of its timeout and its deadline.
+
+        Args:
+            arrived_s: When it came, seconds of the monotonic clock.
+            deadline_s: When its client gives up in any case, of the same clock.
+        """
+        if self.timeout_s is not None:
+            deadline_s = min(deadline_s, arrived_s + self.timeout_s)
+        return Terms(self.exact, self.priority, deadline_s if math.isfinite(deadline_s) else None)
 
 
 def options_of(request: InferRequest) -> Options:

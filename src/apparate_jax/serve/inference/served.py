@@ -1,5 +1,6 @@
 """A model under the name by which clients ask for it, and what it answers them."""
 
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -110,12 +111,15 @@ class Served:
         state, reason = ("READY", "") if self.ready else ("UNAVAILABLE", "not ready")
         return {"name": self.name, "version": self.version, "state": state, "reason": reason}
 
-    async def reply(self, request: InferRequest, arrived_s: float) -> Reply:
+    async def reply(
+        self, request: InferRequest, arrived_s: float, deadline_s: float = math.inf
+    ) -> Reply:
         """Answer a request.
 
         Args:
             request: What the client sent.
             arrived_s: When it came, seconds of the monotonic clock; its timeout counts from it.
+            deadline_s: When its client gives up in any case, of the same clock.
 
         Raises:
             RequestError: If it does not fit the model.
@@ -124,7 +128,7 @@ class Served:
         """
         options, inputs = self._checked(request)
         try:
-            answers = await answer_rows(self._engine, inputs, options.terms(arrived_s))
+            answers = await answer_rows(self._engine, inputs, options.terms(arrived_s, deadline_s))
         except TimeoutError:
             raise _late(options) from None
         return self._made(options, answers, response_parameters(answers))
@@ -194,4 +198,6 @@ def _labels(answers: Sequence[Answer]) -> list[int]:
 
 
 def _late(options: Options) -> Refusal:
+    if options.timeout_s is None:
+        return Refusal(Kind.LATE, "no answer before the deadline of the call")
     return Refusal(Kind.LATE, f"no answer within the {options.timeout_s:g} s of timeout")
