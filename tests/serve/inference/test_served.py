@@ -1,6 +1,7 @@
 """A served model: one reply, or an early one and then the original's."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,16 @@ def test_an_engine_that_is_not_ready(served, engine):
     with pytest.raises(Refusal, match="not ready") as caught:
         served.check_ready()
     assert caught.value.kind is Kind.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"), [(("no", "yes"), b":1:yes"), (("no",), b":1"), ((), b":1")]
+)
+def test_classes_have_names_where_each_has_one(engine, labels, text):
+    engine.model = replace(engine.model, labels=labels)
+    asked = replace(request(SURE), outputs=(RequestedOutput("logits", True, 1),))
+    reply = asyncio.run(Served(engine, name="m").reply(asked, now_s()))
+    assert reply.outputs[0].array[0, 0].endswith(text)
 
 
 def test_more_rows_than_allowed(engine):

@@ -76,6 +76,8 @@ class Served:
         self.version = version
         self.max_rows = max_rows
         self._engine = engine
+        labels = engine.model.labels
+        self._labels = labels if len(labels) == engine.num_classes else ()
         self.metadata = model_metadata(name, version, engine.model, engine.num_classes)
         self.config = model_config(self.metadata, max_rows)
 
@@ -180,8 +182,7 @@ class Served:
         parameters: dict[str, Scalar],
         last: bool = True,
     ) -> Reply:
-        labels = self._engine.model.labels
-        return Reply(output_tensors(options.outputs, answers, labels), parameters, last)
+        return Reply(output_tensors(options.outputs, answers, self._labels), parameters, last)
 
 
 def now_s() -> float:
