@@ -2,8 +2,8 @@
 
 The policy, the batches, the load policy and the rules of leaving are the engine's own; only time
 is a model of it. Requests arrive when they arrive. At most ``max_in_flight`` batches are under way;
-what a batch holds is decided when a slot is free for it, from those that wait then, and the device
-runs batches one after another. A ramp's answer is there ``LatencyModel.answers_ms`` after the
+what a batch holds is decided by the engine's batching policy when a slot is free for it, from those
+that wait then, and the device runs batches one after another. A ramp's answer is there ``LatencyModel.answers_ms`` after the
 device took the batch up. Whoever's recorded error is below the threshold in force at that moment
 leaves there; the controller sees the batch once it has run to its end. A shadow batch runs the
 other heads after its own answers have left, and the next batch waits for them.
@@ -20,7 +20,6 @@ spread independently, though a busy neighbour slows many in a row (:class:`Pace`
 """
 
 import math
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,73 +29,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.bench.comparison import Answers, Decisions
-from apparate_jax.bench.leaving import Stream, Stretch
+from apparate_jax.bench.forming import Formed, Members, Queue, queue_of, refused_of
+from apparate_jax.bench.leaving import Stream
 from apparate_jax.bench.recording import Recording
+from apparate_jax.bench.replay_config import Pace, ReplayConfig
 from apparate_jax.bench.replay_result import Batches, PlanChange, ReplayResult
 from apparate_jax.bench.workload import Times
-from apparate_jax.control.interface import Controller, Observation
+from apparate_jax.control.interface import Controller, Observation, Shadow
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import Load, LoadPolicy, by_worth, next_fill, shadow_due
+from apparate_jax.control.load import Load, next_fill, shadow_due
 from apparate_jax.core import ExitPlan
-from apparate_jax.errors import ConfigError, QueueFullError
-from apparate_jax.serve.batching import batch_shape
-from apparate_jax.serve.engine import EngineConfig
+from apparate_jax.errors import ConfigError
+from apparate_jax.serve.engine_config import BatchingConfig
+
+__all__ = ["Pace", "ReplayConfig", "replay", "saturate"]
 
 Sites = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayConfig:
-    """Settings of a replay; batch shapes are the profile's.
-
-    Attributes:
-        engine: Limits of the engine.
-        load_policy: Which of the plan's ramps a batch runs, by the load that it sees.
-        control_delay_ms: From a batch's end to the moment that what the controller made of it is in
-            force.
-        first_row: Row of the recording that the first request brings.
-        seed: Of how single runs spread.
-        pace: A device whose speed changes, instead of that spread; None for the profile's.
-    """
-
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    load_policy: LoadPolicy = by_worth
-    control_delay_ms: float = 0.0
-    first_row: int = 0
-    seed: int = 0
-    pace: "Pace | None" = None
-
-    def __post_init__(self) -> None:
-        delay = self.control_delay_ms
-        if not 0.0 <= delay < float("inf") or min(self.first_row, self.seed) < 0:
-            raise ConfigError(
-                f"control_delay_ms is {delay}, first_row {self.first_row} and seed {self.seed}, "
-                "expected at least 0"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How slow the device is at what time: a neighbour who comes and goes, throttling by heat.
-
-    Attributes:
-        since_s: Ascending times; before the first its factor holds as well.
-        factors: What the profile's times are multiplied by from each of them on.
-    """
-
-    since_s: tuple[float, ...]
-    factors: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not 0 < len(self.since_s) == len(self.factors) or min(self.factors) <= 0:
-            raise ConfigError(
-                f"a pace of {len(self.since_s)} times and {len(self.factors)} factors: expected "
-                "one factor above 0 per time, and at least one"
-            )
-
-    def at(self, time_s: float) -> float:
-        """The factor of a batch that starts now."""
-        return self.factors[max(0, bisect_right(self.since_s, time_s) - 1)]
 
 
 def replay(
@@ -105,6 +53,9 @@ def replay(
     arrivals: Times,
     config: ReplayConfig | None = None,
     latency: LatencyModel | None = None,
+    *,
+    deadlines_s: Times | None = None,
+    priorities: Sequence[int] | None = None,
 ) -> ReplayResult:
     """Replay a recorded stream under a policy.
 
@@ -115,18 +66,24 @@ def replay(
         arrivals: f64[n], ascending, in seconds.
         config: Settings.
         latency: How long batches take; the recording's profile unless given.
+        deadlines_s: f64[n], when each answer is due; by the settings unless given.
+        priorities: Level of each request; the default level unless given.
 
     Raises:
-        QueueFullError: More requests wait than the queue holds.
-        ConfigError: Arrivals that are not ascending, or a plan with sites that have no ramp.
+        QueueFullError: More requests wait than the queue holds, and it is not to refuse any.
+        ConfigError: Arrivals that are not ascending, a plan with sites that have no ramp, or none
+            of the requests was answered.
     """
     config = config or ReplayConfig()
     if len(arrivals) == 0 or not (np.diff(arrivals) >= 0).all():
         raise ConfigError("arrivals must be at least one time, ascending")
     latency = latency or LatencyModel(recording.profile)
-    run = _Run(Stream(recording, config.first_row), controller, arrivals.tolist(), config, latency)
-    while run.head < len(arrivals):
-        run.step()
+    due = None if deadlines_s is None else deadlines_s.tolist()
+    queue = queue_of(arrivals.tolist(), config, latency, due, priorities)
+    run = _Run(Stream(recording, config.first_row), controller, queue, config, latency)
+    run.draws = np.random.default_rng(config.seed).random(len(arrivals)).tolist()
+    while run.step():
+        pass
     return run.result(arrivals)
 
 
@@ -143,12 +100,13 @@ def saturate(
         recording: As for :func:`replay`.
         controller: The policy.
         requests: How many.
-        config: Settings; the queue is as long as it must be.
+        config: Settings; the queue is as long as it must be, and whoever waits is taken.
         latency: As for :func:`replay`.
     """
     config = config or ReplayConfig()
     queue_size = max(requests, config.engine.queue_size)
-    unbounded = replace(config, engine=replace(config.engine, queue_size=queue_size))
+    engine = replace(config.engine, queue_size=queue_size, batching=BatchingConfig())
+    unbounded = replace(config, engine=engine, refuse=False)
     return replay(recording, controller, np.zeros(requests), unbounded, latency)
 
 
@@ -168,13 +126,11 @@ class Kind(NamedTuple):
 
 @dataclass(slots=True)
 class _Batch:
-    """One batch: requests ``first`` to ``stop``, the ramps it runs, and when."""
+    """One batch: its requests as the queue gave them, the ramps it runs, and when."""
 
-    first: int
-    stop: int
-    shape: int
+    formed: Formed
+    size: int
     sites: Sites
-    formed_s: float
     shadow: bool
     start_s: float = 0.0
     end_s: float = 0.0
@@ -186,10 +142,9 @@ class _Run:
 
     stream: Stream
     controller: Controller
-    arrivals: list[float]
+    queue: Queue
     config: ReplayConfig
     latency: LatencyModel
-    head: int = 0
     state: Any = None
     plan: ExitPlan = field(default_factory=ExitPlan)
     decided: ExitPlan = field(default_factory=ExitPlan)
@@ -200,8 +155,10 @@ class _Run:
     fill: float = 0.0
     left: int = 0
     batches: list[tuple[float, float, float, int, int, bool]] = field(default_factory=list)
+    members: list[Members] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
+    largest: int = 0
     offsets: dict[tuple[Sites, int], Kind] = field(default_factory=dict)
     draws: list[float] = field(default_factory=list)
     handling_s: float = 0.0
@@ -209,80 +166,83 @@ class _Run:
     changes: list[PlanChange] = field(default_factory=list)
     events: list[tuple[float, str]] = field(default_factory=list)
     decisions: Decisions = field(default_factory=Decisions)
-    takes: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.state = self.controller.init()
         self.plan = self.decided = self.controller.plan(self.state)
         self.slots.extend([0.0] * self.config.engine.max_in_flight)
+        self.largest = self.latency.batches[-1]
         self.handling_s = self.latency.profile.handling_ms / 1e3
-        self.draws = np.random.default_rng(self.config.seed).random(len(self.arrivals)).tolist()
-        sizes = self.latency.batches
-        self.takes = [batch_shape(max(k, 1), sizes) for k in range(sizes[-1] + 1)]
 
-    def step(self) -> None:
-        """Form the next batch, run it, and let the controller see it."""
-        batch = self._form()
-        stretch = self.stream.stretch(batch.sites, batch.first, batch.stop)
-        kind, medians, spread = self._offsets(batch.sites, batch.shape)
-        batch.start_s = start_s = max(batch.formed_s + self.handling_s, self.free_s)
-        pace = self.config.pace
-        draw = int(self.draws[len(self.kinds)] * len(spread))
-        idle_ms = (start_s - self.free_s) * 1e3
-        factor = (
-            spread[draw] * self.latency.rest_factor(idle_ms) if pace is None else pace.at(start_s)
-        )
-        offsets = [after_s * factor for after_s in medians]
+    def step(self) -> bool:
+        """Form the next batch, run it, and let the controller see it; False if there is none."""
+        formed = self.queue.form(self.slots.popleft(), self.plan.sites)
+        if formed is None:
+            return False
+        batch = self._make_batch(formed)
+        members = formed.members
+        if isinstance(members, range):
+            first, stop = members.start, members.stop
+            stretch = self.stream.stretch(batch.sites, first, stop)
+            rows: slice | NDArray[np.int64] = stretch.rows_of(first, stop)
+        else:
+            first, stop = int(members.min()), int(members.max()) + 1
+            stretch = self.stream.stretch(batch.sites, first, stop)
+            rows = members - stretch.first
+        kind, offsets = self._run(batch)
         finish_s = batch.start_s + offsets[-1]
-        shadow_s = self.latency.shadow_ms(batch.sites, batch.shape) / 1e3 if batch.shadow else 0.0
-        batch.end_s = self.free_s = finish_s + shadow_s
-        self.slots.append(batch.end_s)
         self._apply(batch.start_s + offsets[0])
-        rows = stretch.rows_of(batch.first, batch.stop)
         if self._settled(batch, finish_s):
             exits = stretch.exits(self.plan.thresholds)[rows]
-            self.left += stretch.early(rows)
+            self.left += (
+                stretch.early(rows)
+                if isinstance(rows, slice)
+                else int(np.count_nonzero(exits < len(batch.sites)))
+            )
         else:
             exits = self._leave(batch, offsets, stretch.errors[rows])
         self.exits.append(exits)
         self.kinds.append(kind)
-        self.factors.append(factor)
+        self.members.append(members)
         self.batches.append(
-            (
-                batch.formed_s,
-                batch.start_s,
-                finish_s,
-                batch.stop - batch.first,
-                batch.shape,
-                batch.shadow,
-            )
+            (formed.formed_s, batch.start_s, finish_s, batch.size, formed.shape, batch.shadow)
         )
-        self._observe(batch, stretch, rows, exits)
+        self._observe(batch, stretch.errors[rows], stretch.agrees[rows], exits)
+        return True
 
-    def _form(self) -> _Batch:
-        """Take what waits once a slot is free."""
-        first, arrivals = self.head, self.arrivals
-        formed_s = max(self.slots.popleft(), arrivals[first])
-        limit = self.config.engine.queue_size
-        waiting = bisect_right(arrivals, formed_s, first, min(first + limit + 1, len(arrivals)))
-        waiting -= first
-        if waiting > limit:
-            raise QueueFullError(
-                f"more than {limit} requests wait after {formed_s:.1f} s: the system falls behind "
-                "the arrivals; take a lower rate, or a longer queue"
-            )
-        self._apply(formed_s)
-        largest = len(self.takes) - 1
-        take, shape = self.takes[min(waiting, largest)]
-        self.head = first + take
-        waiting -= take
-        self.fill = next_fill(self.fill, take, largest)
-        sites = self.config.load_policy(self.plan, Load(take, waiting, largest, self.fill))
+    def _make_batch(self, formed: Formed) -> _Batch:
+        """Which ramps it runs, by the load that it sees."""
+        self._apply(formed.formed_s)
+        largest, size, waiting = self.largest, len(formed.members), formed.waiting
+        self.fill = next_fill(self.fill, size, largest)
+        sites = self.config.load_policy(self.plan, Load(size, waiting, largest, self.fill))
         self.since += 1
         shadow = shadow_due(self.since, self.plan.shadow_every, waiting, largest)
+        if shadow and waiting and self.config.engine.batching.timed:
+            shadow = False  # as the engine: it would hold up requests that were promised an answer
         if shadow:
             self.since = 0
-        return _Batch(first, self.head, shape, sites, formed_s, shadow)
+        return _Batch(formed, size, sites, shadow)
+
+    def _run(self, batch: _Batch) -> tuple[int, list[float]]:
+        """Run a batch: its kind, and from its start to each answer in seconds."""
+        shape, formed_s, pace = batch.formed.shape, batch.formed.formed_s, self.config.pace
+        kind, medians, spread = self._offsets(batch.sites, shape)
+        batch.start_s = start_s = max(formed_s + self.handling_s, self.free_s)
+        if pace is None:
+            draw = int(self.draws[len(self.kinds)] * len(spread))
+            factor = spread[draw] * self.latency.rest_factor((start_s - self.free_s) * 1e3)
+        else:
+            factor = pace.at(start_s)
+        offsets = [after_s * factor for after_s in medians]
+        shadow_s = self.latency.shadow_ms(batch.sites, shape) / 1e3 if batch.shadow else 0.0
+        batch.end_s = self.free_s = start_s + offsets[-1] + shadow_s
+        self.slots.append(batch.end_s)
+        self.factors.append(factor)
+        self.queue.begin(
+            batch.formed, self.plan.sites, batch.sites, batch.end_s, shadow=batch.shadow
+        )
+        return kind, offsets
 
     def _offsets(self, sites: Sites, shape: int) -> Kind:
         """What is known of batches of this kind."""
@@ -300,7 +260,7 @@ class _Run:
         return (
             plan.sites == batch.sites
             and (not self.due or self.due[0].at_s > finish_s)
-            and (plan.exit_cap is None or self.left + batch.stop - batch.first <= plan.exit_cap)
+            and (plan.exit_cap is None or self.left + batch.size <= plan.exit_cap)
         )
 
     def _leave(
@@ -308,7 +268,7 @@ class _Run:
     ) -> NDArray[np.int32]:
         """Where each request leaves: ramp by ramp, with the plan in force at its answer."""
         ramps = len(batch.sites)
-        exits = np.full(batch.stop - batch.first, ramps, np.int32)
+        exits = np.full(batch.size, ramps, np.int32)
         for position in range(ramps):
             self._apply(batch.start_s + offsets[position])
             plan = self.plan
@@ -328,17 +288,14 @@ class _Run:
             self.plan = self.due.popleft().plan
 
     def _observe(
-        self, batch: _Batch, stretch: Stretch, rows: slice, exits: NDArray[np.int32]
+        self,
+        batch: _Batch,
+        errors: NDArray[np.float32],
+        agrees: NDArray[np.bool_],
+        exits: NDArray[np.int32],
     ) -> None:
-        seen = Observation(
-            batch.sites,
-            stretch.errors[rows],
-            stretch.agrees[rows],
-            exits,
-            batch.shape,
-            0,
-            self.stream.shadow(batch.first, batch.stop) if batch.shadow else None,
-        )
+        shadow = self._shadow(batch.formed.members) if batch.shadow else None
+        seen = Observation(batch.sites, errors, agrees, exits, batch.formed.shape, 0, shadow)
         plan, self.state, info = self.controller.update(self.state, seen)
         self.decisions.count(plan, info)
         if info.events:
@@ -349,28 +306,40 @@ class _Run:
             self.due.append(change)
             self.changes.append(change)
 
+    def _shadow(self, members: Members) -> Shadow:
+        if isinstance(members, range):
+            return self.stream.shadow(members.start, members.stop)
+        first = int(members.min())
+        sites, errors, agrees = self.stream.shadow(first, int(members.max()) + 1)
+        return Shadow(sites, errors[members - first], agrees[members - first])
+
     def result(self, arrivals: Times) -> ReplayResult:
-        """Everything, as arrays."""
+        """Everything, as arrays, in the order of arrival.
+
+        Raises:
+            ConfigError: No request was answered.
+        """
+        if not self.batches:
+            raise ConfigError(
+                f"none of {len(arrivals)} requests could be answered in time: give a longer slo_ms"
+            )
         formed, started, finished, size, shape, shadow = map(
             np.asarray, zip(*self.batches, strict=True)
         )
-        kind = np.repeat(np.asarray(self.kinds), size)
-        exits = np.concatenate(self.exits)
-        widest = max(len(sites) for sites, _ in self.offsets) + 1
-        after_s = np.zeros((len(self.offsets), widest))
-        where = np.zeros((len(self.offsets), widest), np.int32)
-        for (sites, _), (row, offsets, _) in self.offsets.items():
-            after_s[row, : len(offsets)] = offsets
-            where[row, : len(offsets)] = (*sites, self.stream.end)
-        factor = np.repeat(np.asarray(self.factors), size)
-        released = np.repeat(started, size) + after_s[kind, exits] * factor
-        left_at = where[kind, exits]
+        served = np.concatenate([np.asarray(members) for members in self.members])
+        order = np.argsort(served, kind="stable")
+        batch, requests = np.repeat(np.arange(len(size)), size)[order], served[order]
+        left_at, after_s = self._left(np.asarray(self.kinds)[batch], order)
+        sites = np.full(len(arrivals), self.stream.end, np.int32)
+        sites[requests] = left_at
+        released = started[batch] + after_s * np.asarray(self.factors)[batch]
+        arrived = np.asarray(arrivals, np.float64)[requests]
         answers = Answers(
-            latency_ms=(released - arrivals) * 1e3,
+            latency_ms=(released - arrived) * 1e3,
             exits=left_at,
-            right=self.stream.right(left_at),
-            shape=np.repeat(shape, size).astype(np.int32),
-            arrived_s=np.asarray(arrivals, np.float64),
+            right=self.stream.right(sites)[requests],
+            shape=shape[batch].astype(np.int32),
+            arrived_s=arrived,
         )
         return ReplayResult(
             answers,
@@ -379,4 +348,20 @@ class _Run:
             tuple(self.events),
             self.decided,
             self.decisions,
+            requests,
+            batch,
+            refused_of(self.queue.refused),
         )
+
+    def _left(
+        self, kind: NDArray[np.int64], order: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """At which site each request left, and how long after its batch's start, in the median."""
+        exits = np.concatenate(self.exits)[order]
+        widest = max(len(sites) for sites, _ in self.offsets) + 1
+        after_s = np.zeros((len(self.offsets), widest))
+        where = np.zeros((len(self.offsets), widest), np.int32)
+        for (sites, _), (row, offsets, _) in self.offsets.items():
+            after_s[row, : len(offsets)] = offsets
+            where[row, : len(offsets)] = (*sites, self.stream.end)
+        return where[kind, exits], after_s[kind, exits]

@@ -9,6 +9,30 @@ from apparate_jax.bench.comparison import Answers, Decisions
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError
 
+REASONS = ("queue full", "unreachable", "late", "passed")
+"""Why a request got no answer: the queue was full; at submission its deadline could not be met by
+the profile; or not any more when a batch was formed; or it passed while the request waited."""
+FULL, UNREACHABLE, LATE, PASSED = range(len(REASONS))
+
+
+class Refused(NamedTuple):
+    """Requests that got an error instead of an answer, m of them, in order.
+
+    Attributes:
+        request: i64[m], which ones.
+        at_s: f64[m], when they were told.
+        reason: i64[m], index into :data:`REASONS`.
+    """
+
+    request: NDArray[np.int64]
+    at_s: NDArray[np.float64]
+    reason: NDArray[np.int64]
+
+    def counts(self) -> dict[str, int]:
+        """How many, by reason; those that happened."""
+        counts = np.bincount(self.reason, minlength=len(REASONS)).tolist()
+        return {name: count for name, count in zip(REASONS, counts, strict=True) if count}
+
 
 class Batches(NamedTuple):
     """The batches of a replay, B of them, in order.
@@ -41,12 +65,15 @@ class ReplayResult(NamedTuple):
     """What a replay gives.
 
     Attributes:
-        answers: Of all requests, in the order in which they arrived.
+        answers: Of the n requests that got one, in the order in which they arrived.
         batches: That they were in.
         plans: Every change of the plan, in order.
         events: What the controller did, in words, and when in seconds.
         plan: In force at the end.
         decisions: Counts of what the controller did.
+        requests: i64[n], which requests got an answer; all of them unless some were refused.
+        batch: i64[n], which batch each of them was in.
+        refused: The others.
     """
 
     answers: Answers
@@ -55,6 +82,9 @@ class ReplayResult(NamedTuple):
     events: tuple[tuple[float, str], ...]
     plan: ExitPlan
     decisions: Decisions
+    requests: NDArray[np.int64]
+    batch: NDArray[np.int64]
+    refused: Refused
 
     @property
     def released_s(self) -> NDArray[np.float64]:

@@ -89,6 +89,7 @@ class RequestQueue:
         *,
         levels: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        came: Callable[[float], None] = lambda _: None,
         on_drop: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Make an empty queue.
@@ -99,12 +100,14 @@ class RequestQueue:
             policy: Who leaves when.
             levels: Of priority.
             clock: Monotonic seconds.
+            came: Called with the time at which a request asks to be admitted.
             on_drop: Called with the number of requests that were cancelled or rejected.
         """
         self._look = look
         self._policy = policy
         self._admit = policy.admit
         self._clock = clock
+        self._came = came
         self._on_drop = on_drop
         self._line: Line[Request] = Line(levels, by_deadline=policy.timed)
         self._limit = limit
@@ -140,6 +143,7 @@ class RequestQueue:
 
     def _check(self, request: Request, admit: Admit) -> None:
         now_s = self._clock()
+        self._came(now_s)
         device, timing = self._look(now_s)
         if not admit(self._line, request, now_s, device, timing):
             raise _unreachable(request, now_s, len(self._line), len(device.ends_s))

@@ -110,6 +110,7 @@ class Engine:
             batching.make(),
             levels=batching.priority_levels,
             clock=self._clock,
+            came=self._forecast.came,
             on_drop=self._leave,
         )
 

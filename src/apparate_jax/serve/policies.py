@@ -7,7 +7,9 @@ The engine drives a policy with real time, replay drives the same one on a virtu
   request has waited so long;
 * **slo** (Clockwork's, OSDI'20): every request has a deadline. By the measured profile the batch is
   the largest that still meets every deadline in it, and what can no more be met is rejected: at
-  submission where the line ahead already says so, else when the batch is formed.
+  submission where the line ahead already says so, else when the batch is formed. Ours alone is that
+  admission expects more to come at the rate of late, for otherwise an overloaded server goes on
+  with batches of one.
 
 What waits is in the order of the :class:`~apparate_jax.serve.line.Line`: by priority level (1 goes
 first, as in Triton), inside a level first come, first served, or with ``slo`` the earliest deadline
@@ -81,17 +83,19 @@ class Timing(NamedTuple):
 
 
 class Device(NamedTuple):
-    """What is known of the device.
+    """What is known of the device, and of what comes.
 
     Attributes:
         ends_s: When the batches that are on it will have run to their end, oldest first.
         free_s: When the last that did so was done.
         limit: Batches that may be on it at a time.
+        coming_rps: How many requests came per second lately.
     """
 
     ends_s: tuple[float, ...] = ()
     free_s: float = -math.inf
     limit: int = 1
+    coming_rps: float = 0.0
 
     def start_s(self, formed_s: float, handling_s: float) -> float:
         """When a batch formed then begins."""
@@ -246,41 +250,69 @@ def _form_within(waiting: Waiting, now_s: float, device: Device, timing: Timing)
 def _admit(waiting: Waiting, entry: Entry, now_s: float, device: Device, timing: Timing) -> bool:
     """Whether the newcomer can be answered in time and costs nobody of its level or above theirs.
 
-    By what waits, is on the device and the profile: batches are formed ahead as ``slo`` will.
+    By what waits, is on the device and the profile: batches are formed ahead as ``slo`` will. A
+    batch that the newcomer is in and that is not full has to be in time even when as many more have
+    joined it as lately came in such a time. Without that, an overloaded server goes on with batches
+    of one: the first in line never has the time for more.
     """
     if entry.deadline_s < now_s + timing.handling_s + timing.seconds[1] - TOLERANCE_S:
         return False
-    ahead = list(waiting)
-    place = len(ahead)
-    while place and _key(ahead[place - 1]) > _key(entry):
+    before = list(waiting)
+    place = len(before)
+    while place and _key(before[place - 1]) > _key(entry):
         place -= 1
-    line = [*ahead[:place], entry, *ahead[place:]]
-    lost = lost_ahead(line, now_s, device, timing, entry.priority)
+    line = [*before[:place], entry, *before[place:]]
+    lost: list[Entry] = []
+    for first, batch, formed_s, start_s in ahead(line, now_s, device, timing):
+        lost += _lost(line, first, batch, entry.priority)
+        if first <= place < first + batch.size == len(line):
+            many = int(device.coming_rps * (formed_s - now_s))
+            if not _may_grow(line, first, batch, many, start_s, timing):
+                return False
     if not lost:
         return True
     if any(one is entry for one in lost):
         return False
     # Some were lost anyway: a batch took longer than the profile says.
-    return len(lost) <= len(lost_ahead(ahead, now_s, device, timing, entry.priority))
+    batches = ahead(before, now_s, device, timing)
+    return len(lost) <= sum(len(_lost(before, b[0], b[1], entry.priority)) for b in batches)
+
+
+def _may_grow(
+    line: Sequence[Entry], first: int, batch: Decision, many: int, start_s: float, timing: Timing
+) -> bool:
+    """Whether the last batch of the line is in time even if so many more join it."""
+    late = {first + position for position in batch.late}
+    due = [line[at].deadline_s for at in range(first, len(line)) if at not in late]
+    if not due:
+        return True
+    return start_s + timing.seconds[min(timing.largest, len(due) + many)] - TOLERANCE_S <= min(due)
 
 
 def _key(entry: Entry) -> tuple[int, float]:
     return entry.priority, entry.deadline_s
 
 
-def lost_ahead(
-    line: Sequence[Entry], now_s: float, device: Device, timing: Timing, level: int
-) -> list[Entry]:
-    """Who of the levels up to ``level`` would be rejected, were nobody to come any more.
+def _lost(line: Sequence[Entry], first: int, batch: Decision, level: int) -> list[Entry]:
+    """Who of the levels up to ``level`` is rejected when this batch is formed."""
+    late = (line[first + position] for position in batch.late)
+    return [entry for entry in late if entry.priority <= level]
+
+
+def ahead(
+    line: Sequence[Entry], now_s: float, device: Device, timing: Timing
+) -> Iterator[tuple[int, Decision, float, float]]:
+    """The batches that ``slo`` will form, were nobody to come any more.
 
     Args:
         line: What waits, in order.
         now_s: Seconds.
         device: What is on it.
         timing: By the profile.
-        level: Lowest level that is looked at.
+
+    Yields:
+        Position of the first in line of each, the decision, when it is formed, when it begins.
     """
-    lost: list[Entry] = []
     ends = list(device.ends_s[-device.limit :])
     end_s = ends[-1] if ends else device.free_s
     first = 0
@@ -288,13 +320,12 @@ def lost_ahead(
         formed_s = now_s if len(ends) < device.limit else max(now_s, ends[0])
         start_s = max(formed_s + timing.handling_s, end_s)
         batch = _within(line, first, start_s, timing)
-        lost += [line[first + p] for p in batch.late if line[first + p].priority <= level]
+        yield first, batch, formed_s, start_s
         first += batch.size
         taken = batch.size - len(batch.late)
         if taken:
             end_s = start_s + timing.seconds[taken]
             ends = [*ends, end_s][-device.limit :]
-    return lost
 
 
 slo = Policy(_form_within, _admit, timed=True)

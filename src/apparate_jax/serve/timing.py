@@ -3,6 +3,7 @@
 Shared by the engine and replay.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,9 @@ from apparate_jax.control.latency import LatencyModel
 from apparate_jax.core import ShapeProfile
 from apparate_jax.serve.occupancy import Occupancy
 from apparate_jax.serve.policies import Device, Timing, batch_shape, untimed
+
+MEMORY = 32
+"""Batches of the largest shape whose time the arrival rate is averaged over, exponentially."""
 
 
 def timing_of(
@@ -74,13 +78,26 @@ class Forecast:
         self._quantile = quantile
         self._occupancy = Occupancy(limit)
         self._untimed = Device(limit=limit), untimed(self._sizes)
+        self._came = 0.0, 0.0  # requests per second at that time
+        slowest_ms = latency.vanilla_ms(self._sizes[-1]) if latency is not None else 1.0
+        self._memory_s = MEMORY * slowest_ms / 1e3
         self._known: dict[tuple[int, ...], Timing] = {}
 
     def look(self, now_s: float, sites: tuple[int, ...]) -> tuple[Device, Timing]:
         """The device, and how long batches take with these ramps active."""
         if self._latency is None:
             return self._untimed
-        return self._occupancy.at(now_s), self._timing(self._latency, sites)
+        device = self._occupancy.at(now_s)._replace(coming_rps=self._rate(now_s))
+        return device, self._timing(self._latency, sites)
+
+    def came(self, now_s: float) -> None:
+        """A request came, whether or not it may wait."""
+        if self._latency is not None:
+            self._came = self._rate(now_s) + 1.0 / self._memory_s, now_s
+
+    def _rate(self, now_s: float) -> float:
+        rate, since_s = self._came
+        return rate * math.exp(min(0.0, since_s - now_s) / self._memory_s)
 
     def begin(
         self, now_s: float, count: int, plan: tuple[int, ...], ran: tuple[int, ...], *, shadow: bool
