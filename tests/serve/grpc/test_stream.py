@@ -1,12 +1,16 @@
 """Streams of the real client: provisional and confirmed answers, order, errors, the end."""
 
+import asyncio
 import queue
 import threading
 
+import grpc
 import numpy as np
 import pytest
 
-from apparate_jax.serve.grpc import GrpcLimits
+from apparate_jax.serve.grpc import GrpcLimits, inference_pb2
+from apparate_jax.serve.grpc.stream import answer_stream
+from apparate_jax.serve.inference import Served
 from tests.serve.grpc.serving import (
     EARLY,
     LOGITS,
@@ -181,3 +185,20 @@ def test_a_server_that_ends_answers_what_it_has_read_and_ends_the_stream():
         ended.start()
         ended.join(20)
         assert not ended.is_alive()
+
+
+def test_a_response_that_cannot_be_sent_ends_its_request_quietly(running):
+    served = Served(running.engine, name="linear")
+    message = inference_pb2.ModelInferRequest(model_name="other")
+    tried = []
+
+    async def messages():
+        for _ in range(5):
+            yield message
+
+    async def write(response):
+        tried.append(response)
+        raise grpc.aio.InternalError("the client has gone")
+
+    asyncio.run(answer_stream(served, messages(), write, asyncio.Event(), 2))
+    assert len(tried) == 5

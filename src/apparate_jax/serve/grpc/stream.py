@@ -9,8 +9,11 @@ References:
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+
+import grpc
 
 from apparate_jax.serve.grpc.encoding import decode_request, encode_reply, set_parameters
 from apparate_jax.serve.grpc.errors import told
@@ -22,6 +25,7 @@ from apparate_jax.serve.grpc.inference_pb2 import (
 from apparate_jax.serve.inference import Reply, Served, now_s
 
 LAST = "triton_final_response"
+_LOG = logging.getLogger(__name__)
 
 Write = Callable[[ModelStreamInferResponse], Awaitable[None]]
 
@@ -51,6 +55,9 @@ async def answer_stream(
                 async for response in responses:
                     async with writing:
                         await write(response)
+        except grpc.aio.BaseError:
+            # The client has gone; gRPC cancels the stream as soon as it knows.
+            _LOG.debug("a stream ended before a response was sent")
         finally:
             slots.release()
 
