@@ -22,7 +22,7 @@ from apparate_jax.data import load_data
 from apparate_jax.data.dataset import Circle, Dataset
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace as trace_model
-from apparate_jax.serve import Service, prepare
+from apparate_jax.serve import EngineConfig, Service, prepare
 from apparate_jax.serve.profile import keep_profile
 from apparate_jax.serve.service import ServiceConfig
 
@@ -57,6 +57,9 @@ def live(
     promise: options.Promise = options.CONTROL.promise,
     policy: options.Policy = options.CONTROL.policy,
     method: options.Method = options.CONTROL.method,
+    batching: options.Batching = options.ENGINE.batching.policy,
+    batch_timeout_ms: options.BatchTimeoutMs = options.ENGINE.batching.timeout_ms,
+    queue_size: options.QueueSize = options.ENGINE.queue_size,
     system: Annotated[
         str,
         typer.Option(
@@ -98,7 +101,8 @@ def live(
         seed=seed,
     )
     control = options.control_config(accuracy, promise, policy, method)
-    service_config = options.service_config(ramp_budget, batch_sizes, control)
+    engine = live_engine(batching, batch_timeout_ms, queue_size)
+    service_config = options.service_config(ramp_budget, batch_sizes, control, engine)
     loaded = trained(checkpoint)
     other = _other(system, trace, loaded, service_config)
     if other is not None:
@@ -127,6 +131,20 @@ def live(
     output.show(latency_table(report))
     output.show(exits_table(report))
     output.write(report)
+
+
+def live_engine(batching: str, batch_timeout_ms: float, queue_size: int) -> EngineConfig:
+    """The engine of a live benchmark, where every request has to be answered.
+
+    Raises:
+        ConfigError: A policy that refuses requests, or a value out of range.
+    """
+    if batching == "slo":
+        raise ConfigError(
+            "bench live compares answers to the same requests, but batching by 'slo' refuses some: "
+            "take immediate or timeout, or apparate bench replay"
+        )
+    return options.engine_config(batching, batch_timeout_ms, None, queue_size)
 
 
 def _other(

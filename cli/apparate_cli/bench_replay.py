@@ -21,7 +21,6 @@ from apparate_jax.bench.replayed import (
 )
 from apparate_jax.bench.report import build_report
 from apparate_jax.ramps.placement import PlacementConfig
-from apparate_jax.serve.engine import EngineConfig
 
 REPLAYED = ReplayedConfig()
 SETTINGS = ReplayConfig()
@@ -52,9 +51,10 @@ def replay(
     max_in_flight: Annotated[
         int, typer.Option(help="Batches under way at a time.")
     ] = SETTINGS.engine.max_in_flight,
-    queue_size: Annotated[
-        int, typer.Option(help="Requests that may wait.")
-    ] = SETTINGS.engine.queue_size,
+    batching: options.Batching = options.ENGINE.batching.policy,
+    batch_timeout_ms: options.BatchTimeoutMs = options.ENGINE.batching.timeout_ms,
+    slo_ms: options.SloMs = options.ENGINE.batching.slo_ms,
+    queue_size: options.QueueSize = options.ENGINE.queue_size,
     control_delay_ms: Annotated[
         float, typer.Option(help="From a batch's end to what the controller made of it.")
     ] = SETTINGS.control_delay_ms,
@@ -77,22 +77,26 @@ def replay(
         settle=settle,
         seed=seed,
     )
-    settings = ReplayConfig(
-        EngineConfig(max_in_flight, queue_size), control_delay_ms=control_delay_ms
+    engine = options.engine_config(
+        batching, batch_timeout_ms, slo_ms, queue_size, max_in_flight=max_in_flight
     )
+    settings = ReplayConfig(engine, control_delay_ms=control_delay_ms, refuse=engine.batching.timed)
     control = options.control_config(accuracy, promise, policy_name, method)
     stream = load(recording)
     controller = policy(stream, control, PlacementConfig(ramp_budget=ramp_budget))
     start = time.perf_counter()
     result, replays = run_replayed(stream, controller, config, settings, trace=times)
     elapsed_s = time.perf_counter() - start
-    oracle_ms = oracle_of(stream, result)
+    refused = {name: made.refused.counts() for name, made in replays.items()}
+    # The oracle answers what the original answered, request by request.
+    oracle_ms = None if any(refused.values()) else oracle_of(stream, result)
     report = build_report(subject(stream, accuracy), result, load_frac, oracle_ms)
     report["replay"] = {
         "recording": str(recording),
         "recorded_on": {"device": stream.profile.device, "jax": stream.profile.jax_version},
         "simulated_s": round(float(replays["apparate"].released_s.max()), 3),
         "wall_s": round(elapsed_s, 3),
+        "refused": refused,
         "set_changes": plan_changes(stream, replays["apparate"]),
         "events": [[round(at_s, 3), what] for at_s, what in replays["apparate"].events],
     }
@@ -106,7 +110,15 @@ def replay(
 
 def _note(facts: dict[str, Any]) -> str:
     device = facts["recorded_on"]["device"]
-    return (
-        f"{facts['simulated_s']:.0f} s of traffic replayed in {facts['wall_s']:.1f} s; "
-        f"latencies measured on {device}"
+    refused = [
+        f"{name} refused {sum(counts.values())} requests"
+        for name, counts in facts["refused"].items()
+        if counts
+    ]
+    return "; ".join(
+        [
+            f"{facts['simulated_s']:.0f} s of traffic replayed in {facts['wall_s']:.1f} s",
+            *refused,
+            f"latencies measured on {device}",
+        ]
     )

@@ -9,11 +9,13 @@ from apparate_jax.control.config import POLICIES, PROMISES, ControlConfig
 from apparate_jax.control.thresholds import METHODS
 from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.placement import PlacementConfig
+from apparate_jax.serve.engine_config import BATCHING, BatchingConfig, EngineConfig
 from apparate_jax.serve.service import ServiceConfig
 
 CONTROL = ControlConfig()
 PLACEMENT = PlacementConfig()
 SERVICE = ServiceConfig()
+ENGINE = SERVICE.engine
 BATCH_SIZES = ",".join(map(str, SERVICE.batch_sizes))
 
 Json = Annotated[
@@ -60,6 +62,28 @@ RampBudget = Annotated[
 BatchSizes = Annotated[
     str, typer.Option(help="Batch shapes to compile and serve, comma-separated.")
 ]
+Batching = Annotated[
+    str,
+    typer.Option(
+        help=f"How batches are formed: {', '.join(BATCHING)} (as many as wait at once; when full "
+        "or after a timeout; the largest that meets every deadline)."
+    ),
+]
+BatchTimeoutMs = Annotated[
+    float,
+    typer.Option(help="With --batching timeout: longest wait of the oldest request for others."),
+]
+SloMs = Annotated[
+    float | None,
+    typer.Option(
+        help="With --batching slo: when an answer is due after its request's arrival; what cannot "
+        "be met is refused."
+    ),
+]
+QueueSize = Annotated[int, typer.Option(help="Requests that may wait.")]
+PriorityLevels = Annotated[
+    int, typer.Option(help="Levels of priority; requests of level 1 go first.")
+]
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -91,10 +115,34 @@ def control_config(accuracy: float, promise: str, policy: str, method: str) -> C
     )
 
 
-def service_config(ramp_budget: float, batch_sizes: str, control: ControlConfig) -> ServiceConfig:
+def engine_config(
+    batching: str,
+    batch_timeout_ms: float,
+    slo_ms: float | None,
+    queue_size: int,
+    *,
+    priority_levels: int = ENGINE.batching.priority_levels,
+    max_in_flight: int = ENGINE.max_in_flight,
+) -> EngineConfig:
+    """The engine's limits and batching from what was typed.
+
+    Raises:
+        ConfigError: A policy that does not exist, or a value out of range.
+    """
+    formed = BatchingConfig(batching, batch_timeout_ms, slo_ms, priority_levels=priority_levels)
+    return EngineConfig(max_in_flight, queue_size, formed)
+
+
+def service_config(
+    ramp_budget: float,
+    batch_sizes: str,
+    control: ControlConfig,
+    engine: EngineConfig = ENGINE,
+) -> ServiceConfig:
     """The service's configuration from what was typed."""
     return ServiceConfig(
         batch_sizes=parse_sizes(batch_sizes),
+        engine=engine,
         control=control,
         placement=PlacementConfig(ramp_budget=ramp_budget),
     )

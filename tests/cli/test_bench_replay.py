@@ -94,9 +94,36 @@ def test_the_tables_and_a_trace(apparate, recorded, tmp_path):
     assert "s of traffic replayed in" in done.out
 
 
+def test_batching_by_deadlines_refuses_and_says_how_many(apparate, recorded):
+    path, *_ = recorded
+    profile = load(path).profile
+    worst_ms = max(max(s.vanilla_ms, s.total_ms) * max(s.spread) for s in profile.shapes)
+    slo_ms = 2 * profile.handling_ms + 5 * worst_ms
+    words = ("bench", "replay", path, *SHORT, "--load-frac", 3, "--batching", "slo")
+    done = apparate(*words, "--slo-ms", slo_ms, "--json", "-")
+    assert done.status == 0
+    replayed = done.json["replay"]
+    for name in ("vanilla", "apparate"):
+        refused = replayed["refused"][name]
+        assert 0 < refused["unreachable"] < 450
+        assert done.json[name]["p99_ms"] <= 1.5 * slo_ms
+    assert done.json["oracle"]["p50_ms"] is None
+    assert "vanilla refused" in apparate(*words, "--slo-ms", slo_ms).out
+
+
+def test_batching_by_a_timeout_waits(apparate, recorded):
+    path, *_ = recorded
+    words = ("bench", "replay", path, *SHORT, "--load-frac", 1e-3, "--batching", "timeout")
+    done = apparate(*words, "--batch-timeout-ms", 40, "--json", "-")
+    assert done.json["vanilla"]["p95_ms"] > 40 and not any(done.json["replay"]["refused"].values())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--batching", "fifo"), "batching is 'fifo', expected one of ['immediate', 'timeout', "),
+        (("--batching", "slo"), "batching is 'slo', but within what? Give slo_ms (--slo-ms)"),
+        (("--batch-timeout-ms", -1), "the batch timeout is -1.0 ms"),
         (("--arrivals", "bursts"), "arrivals are 'bursts', expected poisson or fixed, or a CSV"),
         (("--load-frac", 9), "load_frac is 9.0, expected above 0 and at most 4"),
         (("--requests", 0), "requests is 0"),

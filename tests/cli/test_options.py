@@ -4,6 +4,7 @@ import pytest
 
 from apparate_cli import options
 from apparate_jax.errors import ConfigError
+from apparate_jax.serve.engine_config import BatchingConfig, EngineConfig
 from apparate_jax.serve.service import ServiceConfig
 
 
@@ -26,6 +27,24 @@ def test_the_defaults_are_the_librarys():
         options.control_config(control.accuracy, control.promise, control.policy, control.method),
     )
     assert made == ServiceConfig()
+    engine, batching = options.ENGINE, options.ENGINE.batching
+    assert (
+        engine
+        == EngineConfig()
+        == options.engine_config(
+            batching.policy, batching.timeout_ms, batching.slo_ms, engine.queue_size
+        )
+    )
+
+
+def test_batching_that_is_typed_arrives():
+    control = options.control_config(0.95, "window", "paper", "greedy")
+    engine = options.engine_config("slo", 3.0, 80.0, 64, priority_levels=3, max_in_flight=1)
+    batching = BatchingConfig("slo", timeout_ms=3.0, slo_ms=80.0, priority_levels=3)
+    assert engine == EngineConfig(1, 64, batching)
+    assert options.service_config(0.5, "2", control, engine).engine == engine
+    with pytest.raises(ConfigError, match="batching is 'fifo'"):
+        options.engine_config("fifo", 3.0, None, 64)
 
 
 def test_what_is_typed_arrives():

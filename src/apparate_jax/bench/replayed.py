@@ -122,7 +122,9 @@ def run_replayed(
     times = _times(config, rate, trace)
     results = {name: replay(recording, policies[name], times, settings) for name in SYSTEMS}
     settle = min(config.settle, len(times) - 1)
-    answers = {name: results[name].answers.part(slice(settle, None)) for name in SYSTEMS}
+    # Whoever is refused has no answer: the rounds begin at each system's first one after settling.
+    begin = {name: int(np.searchsorted(results[name].requests, settle)) for name in SYSTEMS}
+    answers = {name: results[name].answers.part(slice(begin[name], None)) for name in SYSTEMS}
     first = (0 if settings is None else settings.first_row) + settle
     early = results["apparate"]
     result = Comparison(
@@ -130,13 +132,16 @@ def run_replayed(
         rate_rps=rate,
         plan=early.plan,
         decisions=early.decisions,
-        outside=early.answers.part(slice(settle)),
+        outside=early.answers.part(slice(begin["apparate"])),
     )
     return result, results
 
 
 def oracle_of(recording: Recording, result: Comparison) -> NDArray[np.float64]:
-    """Latencies of the oracle, f64[n]: each answer at its earliest right site."""
+    """Latencies of the oracle, f64[n]: each answer at its earliest right site.
+
+    Of a replay in which nobody was refused.
+    """
     (measured,) = result.rounds
     vanilla = measured.answers["vanilla"]
     rows = (measured.first_input + np.arange(len(vanilla.latency_ms))) % len(recording)
