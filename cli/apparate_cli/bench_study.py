@@ -15,7 +15,7 @@ from apparate_jax.bench.baselines import SYSTEMS
 from apparate_jax.bench.recording import load
 from apparate_jax.bench.streams import STREAMS
 from apparate_jax.bench.studies import STUDIES, run_study
-from apparate_jax.bench.study import Inputs, StudyConfig
+from apparate_jax.bench.study import Inputs, Pattern, StudyConfig
 from apparate_jax.errors import ConfigError
 
 STUDY = StudyConfig()
@@ -51,8 +51,11 @@ def study(
         float, typer.Option(help="Arrival rate, as a share of the original's throughput.")
     ] = STUDY.load_frac,
     arrivals: Annotated[
-        str, typer.Option(help="poisson, fixed, or a CSV file of arrival times.")
-    ] = STUDY.arrivals,
+        list[str] | None,
+        typer.Option(
+            help="poisson, fixed, or a CSV file of arrival times; several for the study arrivals."
+        ),
+    ] = None,
     requests: Annotated[int, typer.Option(help="Requests of each run.")] = STUDY.requests,
     seeds: Annotated[int, typer.Option(help="Runs of each cell.")] = STUDY.seeds,
     accuracy: options.Accuracy = STUDY.accuracy,
@@ -73,11 +76,12 @@ def study(
         check_place(plot)
     if name not in STUDIES:
         raise ConfigError(f"the study is {name!r}, expected one of {', '.join(STUDIES)}")
-    times = arrival_times(arrivals)
+    patterns = patterns_of(name, arrivals or [STUDY.arrivals])
+    (kind, times), *_ = patterns
     config = StudyConfig(
         stream=stream,
         load_frac=load_frac,
-        arrivals=arrivals if times is None else STUDY.arrivals,
+        arrivals=kind if times is None else STUDY.arrivals,
         requests=requests,
         seeds=seeds,
         accuracy=accuracy,
@@ -85,13 +89,32 @@ def study(
         systems=None if systems is None else tuple(systems.split(",")),
     )
     recordings = tuple(load(path) for path in traces)
-    inputs = Inputs(recordings, None if heavy is None else load(heavy), times)
+    inputs = Inputs(recordings, None if heavy is None else load(heavy), times, patterns)
     with phases() as phase:
         report = run_study(name, inputs, config, phase(name))
     if plot is not None:
         draw_study(report, plot)
     output.show(study_table(report))
     output.write(report)
+
+
+def patterns_of(name: str, arrivals: Sequence[str]) -> tuple[Pattern, ...]:
+    """When requests arrive, from what was typed; a trace is called by its file's name.
+
+    Raises:
+        ConfigError: It is no kind and no file, or several are given to a study that takes one.
+        DataError: A trace cannot be read.
+    """
+    if len(arrivals) > 1 and name != "arrivals":
+        raise ConfigError(
+            f"arrivals are {', '.join(arrivals)}, expected one of them: only the study arrivals "
+            "holds several against one another"
+        )
+    times = [arrival_times(one) for one in arrivals]
+    return tuple(
+        Pattern(one if found is None else Path(one).stem, found)
+        for one, found in zip(arrivals, times, strict=True)
+    )
 
 
 def title_of(report: Mapping[str, Any]) -> str:

@@ -8,14 +8,16 @@ import pytest
 from apparate_jax.bench.studies import STUDIES, largest_batch, run_study
 from apparate_jax.bench.study import (
     Inputs,
+    Pattern,
     StudyConfig,
+    head_to_head,
     mean_saving,
     means,
     small_for,
     stream_task,
     usual,
 )
-from apparate_jax.errors import ConfigError
+from apparate_jax.errors import ConfigError, DataError
 from tests.bench import tiny
 
 TINY = StudyConfig(requests=300, settle=50, seeds=2, accuracy=0.9, load_frac=0.2)
@@ -34,6 +36,21 @@ def test_means_over_seeds():
     (row,) = means(rows)
     assert row["runs"] == 2 and row["disagreement"] == 0.02 and row["worst_disagreement"] == 0.03
     assert row["p50_ms"] == 2.0 and row["kept_frac"] is None and "seed" not in row
+
+
+def test_head_to_head_goes_seed_by_seed():
+    figures = {"a": (0.2, 0.3, 0.1), "b": (0.1, 0.2, 0.2)}
+    rows = [
+        {"system": name, "seed": seed, "saved": value}
+        for name, values in figures.items()
+        for seed, value in sorted(enumerate(values), reverse=name == "b")
+    ]
+    found = head_to_head(rows, "a", "b", "saved")
+    assert (found["seeds"], found["seeds_above"], found["least_difference"]) == (3, 2, -0.1)
+    assert found["a"] == [0.2, 0.3, 0.1] and found["b"] == [0.1, 0.2, 0.2]
+    assert found["mean_relative_difference"] == pytest.approx((1 + 0.5 - 0.5) / 3, abs=1e-5)
+    rows[-1]["saved"] = 0.0
+    assert head_to_head(rows, "a", "b", "saved")["mean_relative_difference"] is None
 
 
 def test_the_saving_of_exits():
@@ -59,7 +76,9 @@ def test_the_stream_of_a_cell():
     assert small_for(recorded()).name == "up to near"
 
 
-@pytest.mark.parametrize("name", [n for n in STUDIES if n not in ("baselines", "load", "window")])
+@pytest.mark.parametrize(
+    "name", [n for n in STUDIES if n not in ("baselines", "load", "window", "arrivals")]
+)
 def test_every_study_runs(name):
     config = replace(TINY, seeds=1, systems=("initial-only", "oracle"))
     report = run_study(name, Inputs((recorded(), recorded(1))), config)
@@ -93,6 +112,28 @@ def test_capacity_may_be_exceeded():
     rows = run_study("load", Inputs((recorded(),)), config)["rows"]
     assert [row["setting"] for row in rows][-1] == "120%"
     assert all(row["throughput_ratio"] == 1.0 for row in rows)
+
+
+def test_arrivals_are_held_against_poissons():
+    """A burst of all at once waits longer than the same requests one by one."""
+    bursts = np.repeat(np.arange(50.0), 9)
+    inputs = Inputs(
+        (recorded(),), patterns=(Pattern("poisson"), Pattern("fixed"), Pattern("bursts", bursts))
+    )
+    config = replace(TINY, seeds=1, systems=("vanilla",))
+    rows = {row["setting"]: row for row in run_study("arrivals", inputs, config)["rows"]}
+    assert list(rows) == ["poisson", "fixed", "bursts"]
+    assert rows["fixed"]["p95_ms"] < rows["poisson"]["p95_ms"] < rows["bursts"]["p95_ms"]
+    with pytest.raises(DataError, match="the trace bursts has 450 arrivals, expected 650"):
+        run_study("arrivals", inputs, replace(config, requests=600))
+
+
+@pytest.mark.parametrize(
+    "patterns", [(), (Pattern("poisson"),), (Pattern("a", np.arange(400.0)),) * 2]
+)
+def test_arrivals_need_others_of_other_names(patterns):
+    with pytest.raises(ConfigError, match="expected others to hold against Poisson's"):
+        run_study("arrivals", Inputs((recorded(),), patterns=patterns), TINY)
 
 
 def test_what_is_refused():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from apparate_jax.bench.workload import ARRIVALS, arrivals, at_rate, read_trace
+from apparate_jax.bench.workload import ARRIVALS, arrivals, at_rate, from_counts, read_trace
 from apparate_jax.errors import ConfigError, DataError
 
 
@@ -103,6 +103,19 @@ def test_a_trace_at_another_rate_keeps_its_shape(millis, rate):
     scaled = at_rate(times, rate)
     assert (len(times) - 1) / scaled[-1] == pytest.approx(rate)
     np.testing.assert_allclose(scaled / scaled[-1], times / times[-1], atol=1e-9)
+
+
+def test_times_from_counts():
+    """Each interval has its number of arrivals, and other seeds other times within it."""
+    counts = [2, 0, 5, 1]
+    times = from_counts(counts, 60.0, seed=3)
+    assert times[0] == 0 and (np.diff(times) >= 0).all()
+    first = np.random.default_rng(3).random(8)[:2].min() * 60.0
+    np.testing.assert_array_equal(np.histogram(times + first, np.arange(5) * 60.0)[0], counts)
+    assert not np.array_equal(times, from_counts(counts, 60.0, seed=4))
+    for wrong in ([], [0, 0], [3, -1]):
+        with pytest.raises(DataError, match="expected none below 0 and some above"):
+            from_counts(wrong, 60.0)
 
 
 def test_a_trace_of_one_time_has_no_rate():

@@ -36,6 +36,20 @@ def test_heavier_ramps_of_the_same_rows(apparate, trace):
     assert done.status == 1 and "of other rows" in done.error
 
 
+def test_arrivals_from_files(apparate, trace, tmp_path):
+    for name, step in (("even", 1.0), ("pairs", 2.0)):
+        times = [step * (i // step) for i in range(800)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["t", *map(str, times)]))
+    files = ("--arrivals", tmp_path / "even.csv", "--arrivals", tmp_path / "pairs.csv")
+    words = (*SHORT, "--systems", "vanilla", "--json", "-")
+    report = apparate("bench", "study", "arrivals", trace, *words, *files).json
+    assert [row["setting"] for row in report["rows"]] == ["poisson", "even", "pairs"]
+    even, pairs = (row["p50_ms"] for row in report["rows"][1:])
+    assert even < pairs
+    done = apparate("bench", "study", "slo", trace, *words, *files)
+    assert done.status == 1 and "only the study arrivals holds several" in done.error
+
+
 def test_json_alone(apparate, trace):
     words = ("--systems", "oracle", "--json", "-")
     report = apparate("bench", "study", "slo", trace, *SHORT, *words).json
@@ -55,6 +69,9 @@ def test_json_alone(apparate, trace):
         (("slo", "--systems", "x"), "systems ['x'] are unknown, expected some of vanilla"),
         (("slo", "--arrivals", "bursts"), "arrivals are 'bursts'"),
         (("slo", "--seeds", 0), "seeds is 0"),
+        (("arrivals",), "expected others to hold against Poisson's"),
+        (("arrivals", "--arrivals", "no.csv"), "'no.csv', expected poisson or fixed, or a CSV"),
+        (("arrivals", "--arrivals", __file__), "expected seconds or ISO timestamps"),
     ],
 )
 def test_what_is_refused(apparate, trace, words, message):

@@ -16,6 +16,7 @@ from apparate_jax.bench.report import environment
 from apparate_jax.bench.study import (
     Cell,
     Inputs,
+    Pattern,
     Progress,
     Row,
     StudyConfig,
@@ -24,7 +25,7 @@ from apparate_jax.bench.study import (
     usual,
 )
 from apparate_jax.core import Profile
-from apparate_jax.errors import ConfigError
+from apparate_jax.errors import ConfigError, DataError
 from apparate_jax.serve.engine import EngineConfig
 
 Keys = tuple[tuple[str, str], ...]
@@ -130,6 +131,29 @@ def _load(inputs: Inputs, config: StudyConfig) -> list[Cell]:
     ]
 
 
+def _arrivals(inputs: Inputs, config: StudyConfig) -> list[Cell]:
+    """Poisson's first; of a trace the first arrivals, so that these are what is at the load."""
+    others = [p for p in inputs.patterns if p != Pattern("poisson")]
+    names = ["poisson", *(p.name for p in others)]
+    if not others or len(set(names)) < len(names):
+        raise ConfigError(
+            f"arrivals are {', '.join(names)}: expected others to hold against Poisson's, each of "
+            "another name (--arrivals FILE.csv, more than once for several)"
+        )
+    wanted = config.requests + config.settle
+    engine = EngineConfig(queue_size=wanted)
+    cells = [replace(usual(config), setting="poisson", pattern=Pattern("poisson"), engine=engine)]
+    for name, times in others:
+        if times is not None and len(times) < wanted:
+            raise DataError(
+                f"the trace {name} has {len(times)} arrivals, expected {wanted}: "
+                f"{config.requests} requests and {config.settle} before them"
+            )
+        pattern = Pattern(name, None if times is None else times[:wanted])
+        cells.append(replace(cells[0], setting=name, pattern=pattern))
+    return cells
+
+
 def _grid(
     cells: Cells,
     systems: Sequence[str],
@@ -166,6 +190,7 @@ STUDIES: dict[str, Study] = {
     "tuner": Study("threshold searches on windows", study_control.tuner, study_control.TUNER),
     "window": Study("samples that thresholds are tuned on", partial(_grid, _window, ("apparate",))),
     "load": Study("the load", partial(_grid, _load, ("apparate", "always-on", "paper")), RATIOS),
+    "arrivals": Study("when requests arrive", partial(_grid, _arrivals, CORE), RATIOS),
     "guard": Study("what is promised", study_control.guard, study_control.GUARD, "bars"),
 }
 """Every study by its name."""
@@ -189,7 +214,7 @@ def run_study(
         raise ConfigError(f"the study is {name!r}, expected one of {', '.join(STUDIES)}")
     config = config or StudyConfig()
     first = inputs.traces[0]
-    rows = means(STUDIES[name].run(inputs, config, progress))
+    rows = STUDIES[name].run(inputs, config, progress)
     return {
         "study": name,
         "what": STUDIES[name].what,
@@ -201,6 +226,7 @@ def run_study(
         "requests": config.requests + config.settle,
         "seeds": config.seeds,
         "recorded_on": {"device": first.profile.device, "jax": first.profile.jax_version},
-        "rows": rows,
+        "rows": means(rows),
+        "by_seed": rows,
         "environment": environment(),
     }

@@ -66,6 +66,18 @@ class StudyConfig:
             check_names(self.systems)
 
 
+class Pattern(NamedTuple):
+    """When requests arrive, by a name.
+
+    Attributes:
+        name: What people call it.
+        times: Of a trace, brought to the rate; None to draw them, ``name`` being the kind.
+    """
+
+    name: str
+    times: Times | None = None
+
+
 class Inputs(NamedTuple):
     """What a study is made on.
 
@@ -73,11 +85,13 @@ class Inputs(NamedTuple):
         traces: Recordings, in order; a stream goes from one to the next.
         heavy: DeeBERT's ramps on the rows of all of them, or None.
         trace: Arrival times, or None to draw them.
+        patterns: Arrivals that the study of arrivals holds against Poisson's.
     """
 
     traces: tuple[Recording, ...]
     heavy: Recording | None = None
     trace: Times | None = None
+    patterns: tuple[Pattern, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,7 @@ class Cell:
         engine: Limits of the engine.
         max_batch: The largest batch shape that is used; None for all.
         traces: Which of the inputs' recordings; None for all of them, one after the other.
+        pattern: When requests arrive; None for as the study's settings and inputs say.
     """
 
     setting: str
@@ -101,6 +116,7 @@ class Cell:
     engine: EngineConfig = field(default_factory=EngineConfig)
     max_batch: int | None = None
     traces: tuple[int, ...] | None = None
+    pattern: Pattern | None = None
 
 
 def usual(config: StudyConfig) -> Cell:
@@ -167,11 +183,11 @@ def run_cells(
     total = len(cells) * config.seeds
     for seed in range(config.seeds):
         for done, cell in enumerate(cells, 1):
-            bench = ReplayedConfig(
-                cell.load_frac, config.arrivals, config.requests, config.settle, seed=seed
-            )
+            pattern = cell.pattern or Pattern(config.arrivals, inputs.trace)
+            kind = pattern.name if pattern.times is None else config.arrivals
+            bench = ReplayedConfig(cell.load_frac, kind, config.requests, config.settle, seed=seed)
             task = stream_task(inputs, cell, config, seed)
-            match = prepare(task, bench, ReplayConfig(cell.engine, seed=seed), inputs.trace)
+            match = prepare(task, bench, ReplayConfig(cell.engine, seed=seed), pattern.times)
             for name in systems:
                 found = figures(play(name, match), match)
                 rows.append({"setting": cell.setting, "system": name, "seed": seed, **found})
@@ -198,6 +214,39 @@ def _mean(setting: str, system: str, rows: list[Row]) -> Row:
     if "disagreement" in rows[0]:
         out["worst_disagreement"] = round(max(row["disagreement"] for row in rows), 5)
     return out
+
+
+def head_to_head(rows: Sequence[Row], one: str, other: str, key: str) -> dict[str, Any]:
+    """A figure of two systems, seed by seed on the same streams and arrivals (JSON values).
+
+    Args:
+        rows: Of one setting, a row for each system and seed.
+        one: A system.
+        other: The one that it is held against.
+        key: The figure.
+
+    Returns:
+        Both systems' figures by seed, the least difference and how often it is above 0, and the
+        mean of what ``one`` has more as a share of the other's (None if that is ever 0 or less).
+    """
+    by_seed = {
+        name: {row["seed"]: float(row[key]) for row in rows if row["system"] == name}
+        for name in (one, other)
+    }
+    seeds = sorted(by_seed[one].keys() & by_seed[other].keys())
+    ours, theirs = (np.array([by_seed[name][seed] for seed in seeds]) for name in (one, other))
+    more = ours - theirs
+    relative = float((more / theirs).mean()) if (theirs > 0).all() else None
+    return {
+        "key": key,
+        "seeds": len(seeds),
+        one: ours.tolist(),
+        other: theirs.tolist(),
+        "least_difference": round(float(more.min()), 5),
+        "mean_difference": round(float(more.mean()), 5),
+        "seeds_above": int((more > 0).sum()),
+        "mean_relative_difference": None if relative is None else round(relative, 5),
+    }
 
 
 def mean_saving(

@@ -100,6 +100,35 @@ def _stamp(text: str) -> float:
     return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
 
 
+def from_counts(counts: Sequence[int], step_s: float, seed: int = 0) -> Times:
+    """Arrival times from how many there were in each interval, at random within it.
+
+    Args:
+        counts: Arrivals of each interval, one after the other.
+        step_s: Length of an interval.
+        seed: Of the times within the intervals.
+
+    Returns:
+        f64[sum(counts)], ascending, the first is 0.
+
+    Raises:
+        DataError: A count below 0, or none above it.
+
+    >>> from_counts([2, 0, 1], 60.0).shape
+    (3,)
+    """
+    found = np.asarray(counts, np.int64)
+    if found.ndim != 1 or found.min(initial=0) < 0 or found.sum() < 1:
+        raise DataError(
+            f"{len(counts)} counts, expected none below 0 and some above: arrivals per interval"
+        )
+    starts = np.repeat(np.arange(len(found)), found)
+    within = np.random.default_rng(seed).random(len(starts))
+    ordered = np.sort((starts + within) * step_s)
+    times: Times = ordered - ordered[0]
+    return times
+
+
 def at_rate(times: Times, rate_rps: float) -> Times:
     """The same arrivals, stretched or squeezed to a mean rate."""
     if len(times) < 2 or times[-1] <= 0:
