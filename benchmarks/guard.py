@@ -4,14 +4,23 @@ The controller drives synthetic streams in closed loop, one batch late. Three ra
 original's margin through noise, so that they agree with it on 85, 90 and 96 % of the inputs, and a
 hundredth of the inputs is answered wrong with confidence. Kept is the saving as a share of what the
 best constant thresholds with hindsight save on the same stream. Writes results/guard.json.
+
+The frontier beside it says what can be had at all: constant thresholds with hindsight, and our
+tuner without a promise, at many rates. It is drawn into docs/guard-frontier.png. With the name of
+a part, ``streams`` or ``frontier``, only that is run.
 """
 
+import json
 import multiprocessing
+import sys
+from multiprocessing.pool import Pool
+from pathlib import Path
 from typing import Any
 
+import _frontier
 import jax.scipy.special
 import numpy as np
-from _common import write_result
+from _common import RESULTS, write_result
 from numpy.typing import NDArray
 
 from apparate_jax.control import guard
@@ -37,6 +46,8 @@ SPAN = guard.SPAN
 EPS = 0.01
 PROMISES = ("none", "long-run", "window")
 STREAMS = ("independent", "long", "drift", "shift", "bursts", "worst")
+FRONTIER_SEEDS = {"independent": 10, "long": 4}
+PICTURE = Path(__file__).parent.parent / "docs" / "guard-frontier.png"
 
 Stream = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
@@ -121,8 +132,10 @@ def play(config: ControlConfig, seed: int, given: Stream) -> tuple[NDArray[np.in
     return exits, stops
 
 
-def judge(kind: str, given: Stream, exits: NDArray[np.int64], stops: int) -> dict[str, float]:
-    """What a run kept and held."""
+def judge(
+    kind: str, given: Stream, exits: NDArray[np.int64], stops: int, *, kept: bool = True
+) -> dict[str, float]:
+    """What a run held, and unless it is said not to, what it kept where nothing changes."""
     errors, agrees = given
     savings = np.asarray(latency().savings_ms(SITES, 1), np.float32)
     saved = np.append(savings, 0.0)[exits].mean()
@@ -137,7 +150,7 @@ def judge(kind: str, given: Stream, exits: NDArray[np.int64], stops: int) -> dic
         "windows_above_frac": float((spans > EPS * SPAN).mean()),
         "stops": float(stops),
     }
-    if kind in ("independent", "long"):
+    if kept and kind in FRONTIER_SEEDS:
         out["kept_frac"] = float(saved) / tune_thresholds(errors, agrees, savings, EPS).saving
     if kind == "shift":
         half = len(wrong) // 2
@@ -155,32 +168,59 @@ def run(job: tuple[str, str, int]) -> tuple[str, str, dict[str, float]]:
     return kind, promise, judge(kind, given, *play(config, seed, given))
 
 
-def main() -> None:
-    """Every stream under every promise, on as many processes as there are cores."""
+def frontier_run(job: tuple[str, int]) -> tuple[str, dict[str, list[_frontier.Row]]]:
+    """What constant rates keep and hold on one stream: hindsight's, and our tuner's."""
+    kind, seed = job
+    given = stream(kind, seed)
+    savings = np.asarray(latency().savings_ms(SITES, 1), np.float32)
+    best = _frontier.hindsight(given, savings)
+    whole = judge(kind, given, best[EPS], 0, kept=False)["saved_frac"]
+
+    def row(rate: float, exits: NDArray[np.int64]) -> _frontier.Row:
+        found = judge(kind, given, exits, 0, kept=False)
+        found["kept_frac"] = found["saved_frac"] / whole
+        return {"rate": rate, **{key: found[key] for key in _frontier.FIGURES}}
+
+    tuned = {
+        rate: play(ControlConfig(accuracy=1.0 - rate, promise="none", policy="fixed"), seed, given)[
+            0
+        ]
+        for rate in _frontier.TUNER_RATES
+    }
+    lines = {"hindsight": best, "tuner": tuned}
+    return kind, {
+        name: [row(r, exits) for r, exits in line.items()] for name, line in lines.items()
+    }
+
+
+def frontier(cells: dict[str, Any], pool: Pool) -> dict[str, Any]:
+    """The frontier of each stream on which nothing changes, with the measured promises."""
+    jobs = [(kind, seed) for kind, seeds in FRONTIER_SEEDS.items() for seed in range(seeds)]
+    runs = pool.map(frontier_run, jobs, chunksize=1)
+    out = {}
+    for kind in FRONTIER_SEEDS:
+        found = _frontier.report([lines for k, lines in runs if k == kind], cells[kind])
+        out[kind] = found
+        for line, point in found["few_windows_above"].items():
+            print(f"{kind:12} {_frontier.FEW:.0%} of the windows above, {line}: {point}")
+    _frontier.plot(out, EPS, PICTURE)
+    return out
+
+
+def streams(pool: Pool) -> dict[str, Any]:
+    """Every stream under every promise."""
     jobs = [
         (kind, promise, seed)
         for kind in STREAMS
         for promise in PROMISES
         for seed in range(5 if kind == "long" else SEEDS)
     ]
-    with multiprocessing.get_context("spawn").Pool() as pool:
-        runs = pool.map(run, jobs, chunksize=1)
+    runs = pool.map(run, jobs, chunksize=1)
     result: dict[str, Any] = {kind: {} for kind in STREAMS}
     for kind in STREAMS:
         for promise in PROMISES:
             rows = [row for k, p, row in runs if (k, p) == (kind, promise)]
-            cell = {
-                key: {
-                    "mean": round(float(np.mean([row[key] for row in rows])), 5),
-                    "worst": round(
-                        (min if key in ("saved_frac", "kept_frac") else max)(
-                            row[key] for row in rows
-                        ),
-                        5,
-                    ),
-                }
-                for key in rows[0]
-            }
+            cell = {key: _summary(key, [row[key] for row in rows]) for key in rows[0]}
             result[kind][promise] = {"runs": len(rows), **cell}
             kept = f"kept {cell['kept_frac']['mean']:.1%}  " if "kept_frac" in cell else ""
             print(
@@ -190,8 +230,29 @@ def main() -> None:
                 f"{cell['windows_above_frac']['mean']:.1%} "
                 f"(worst {cell['windows_above_frac']['worst']:.1%})"
             )
+    return result
+
+
+def _summary(key: str, values: list[float]) -> dict[str, float]:
+    worst = min if key in ("saved_frac", "kept_frac") else max
+    return {"mean": round(float(np.mean(values)), 5), "worst": round(worst(values), 5)}
+
+
+def main() -> None:
+    """Run what was asked for, or everything, on as many processes as there are cores."""
+    asked = set(sys.argv[1:]) or {"streams", "frontier"}
+    if unknown := asked - {"streams", "frontier"}:
+        sys.exit(f"unknown parts {sorted(unknown)}, expected streams or frontier")
+    path = RESULTS / "guard.json"
+    done = json.loads(path.read_text()) if path.is_file() else {}
+    cells, found = done.get("streams"), done.get("frontier")
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        if "streams" in asked or cells is None:
+            cells = streams(pool)
+        if "frontier" in asked or found is None:
+            found = frontier(cells, pool)
     setup = {"answers": ANSWERS, "long": LONG, "batch": BATCH, "accuracy": 1.0 - EPS}
-    write_result("guard", {"setup": setup, "streams": result})
+    write_result("guard", {"setup": setup, "streams": cells, "frontier": found})
 
 
 if __name__ == "__main__":
