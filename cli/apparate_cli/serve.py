@@ -34,6 +34,11 @@ def serve(
     promise: options.Promise = options.CONTROL.promise,
     policy: options.Policy = options.CONTROL.policy,
     method: options.Method = options.CONTROL.method,
+    batching: options.Batching = options.ENGINE.batching.policy,
+    batch_timeout_ms: options.BatchTimeoutMs = options.ENGINE.batching.timeout_ms,
+    slo_ms: options.SloMs = options.ENGINE.batching.slo_ms,
+    queue_size: options.QueueSize = options.ENGINE.queue_size,
+    priority_levels: options.PriorityLevels = options.ENGINE.batching.priority_levels,
 ) -> None:
     """Serve early answers over the Open Inference Protocol (HTTP and gRPC).
 
@@ -44,7 +49,12 @@ def serve(
     if not http and not grpc:
         raise ConfigError("--no-http and --no-grpc leave nothing to serve: keep one of them")
     config = options.service_config(
-        ramp_budget, batch_sizes, options.control_config(accuracy, promise, policy, method)
+        ramp_budget,
+        batch_sizes,
+        options.control_config(accuracy, promise, policy, method),
+        options.engine_config(
+            batching, batch_timeout_ms, slo_ms, queue_size, priority_levels=priority_levels
+        ),
     )
     loaded = trained(checkpoint)
     with ExitStack() as open_ports:

@@ -148,6 +148,8 @@ def test_the_port_is_taken(apparate, trained, server, protocol):
         ((*FREE, "--batch-sizes", "one"), "batch sizes are 'one'"),
         ((*FREE, "--method", "magic"), "method is 'magic'"),
         ((*FREE, "--accuracy", -1), "accuracy is -1.0"),
+        ((*FREE, "--batching", "slo"), "within what? Give slo_ms (--slo-ms)"),
+        ((*FREE, "--priority-levels", 0), "default_priority is 1 of 0 priority levels"),
     ],
 )
 def test_settings_out_of_range(apparate, trained, words, message):
