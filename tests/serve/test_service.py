@@ -1,5 +1,9 @@
 """From a checkpoint to engines: warmed, within the ramp budget, tuned by their own feedback."""
 
+import os
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import pytest
 
@@ -93,3 +97,37 @@ def test_a_controller_that_fails_closes_all_exits(caplog):
         assert engine.plan == ExitPlan.closed((0, 1))
         assert engine.submit(models.example()).result(30).exit == FINAL
     assert "no idea" in caplog.text
+
+
+TWO_DEVICES = """
+import jax, numpy as np
+from dataclasses import replace
+from tests.bench import tiny
+from apparate_jax.serve import prepare
+from apparate_jax.errors import ConfigError
+
+config = tiny.config(batch_sizes=(1, 2))
+service = prepare(tiny.checkpoint(), replace(config, device=1))
+engine, feedback = service.apparate()
+with engine:
+    feedback.attach(engine)
+    rows = tiny.data().inputs[0]
+    labels = [engine.submit({"x": rows[i]}).result(60).label for i in range(8)]
+    feedback.close()
+assert labels == list(range(8)), labels
+devices = {d.id for r in service.programs.ramp_params.values() for a in r for d in a.devices()}
+assert devices == {1}, devices
+try:
+    prepare(tiny.checkpoint(), replace(config, device=2))
+except ConfigError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_model_runs_on_the_device_that_it_is_given():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "refused: the device is 2, expected 0..1" in done.stdout

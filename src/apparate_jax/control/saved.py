@@ -10,7 +10,7 @@ Sharp edge: a state of another version of a named tuple is refused, not converte
 import hashlib
 import io
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def _made(plain: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
         return arrays[plain["array"]]
     if "tuple" in plain:
         return tuple(_made(part, arrays) for part in plain["tuple"])
-    one: type[NamedTuple] | None = _CLASSES.get(plain["is"])
+    one = _CLASSES.get(plain["is"])
     fields = {name: _made(part, arrays) for name, part in plain["fields"].items()}
     if one is None or set(fields) != set(one._fields):
         raise StateError(f"the saved state has another version of {plain['is']!r}: start anew")

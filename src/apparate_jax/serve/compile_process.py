@@ -30,7 +30,7 @@ class CompileError(ApparateError, RuntimeError):
 
 def is_useful() -> bool:
     """Whether the model runs on the cores that a compiler would take."""
-    return jax.default_backend() == "cpu" and os.name == "posix"
+    return jax.default_backend() == "cpu" and jax.device_count() == 1 and os.name == "posix"
 
 
 class CompileProcess:

@@ -318,7 +318,9 @@ class Engine:
             batch.sites, batch.shape
         )
         columns = zip(*(request.inputs for request in batch.requests), strict=True)
-        inputs = jax.device_put([padded(column, batch.shape) for column in columns])
+        inputs = jax.device_put(
+            [padded(column, batch.shape) for column in columns], programs.device
+        )
         for answer in route.dispatch(programs.ramp_params, inputs):
             batch.answers.put(answer)
 

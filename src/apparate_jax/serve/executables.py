@@ -34,6 +34,7 @@ class Executables:
         arguments: Sequence[Any],
         options: dict[str, str | bool] | None = None,
         child: CompileProcess | None = None,
+        device: jax.Device | None = None,
     ) -> Executable:
         """The program of a function, compiled if there is none of equal text.
 
@@ -42,20 +43,23 @@ class Executables:
             arguments: Arrays, or their shapes and dtypes.
             options: XLA's.
             child: Who compiles; this process if None.
+            device: Where it is to run; JAX's default if None.
 
         Raises:
             CompileError: The child could not.
         """
         specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arguments]
         jitted = jax.jit(run, keep_unused=True)
-        lowered = jitted.lower(*specs)
-        text = "\n".join((lowered.as_text(), str(options), *map(str, specs)))
+        with jax.default_device(device):
+            lowered = jitted.lower(*specs)
+        text = "\n".join((lowered.as_text(), str(options), str(device), *map(str, specs)))
         key = hashlib.sha256(text.encode()).digest()
         with self._lock:
             executable = self._known.get(key)
         if executable is None:
             if child is None:
-                executable = lowered.compile(compiler_options=options)
+                with jax.default_device(device):
+                    executable = lowered.compile(compiler_options=options)
             else:
                 executable = child.compile(jitted, specs, options)
             with self._lock:

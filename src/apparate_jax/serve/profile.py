@@ -90,7 +90,7 @@ def measure(
 def _measure_shape(
     programs: Programs, sites: tuple[int, ...], batch: int, budget_s: float, clock: Any
 ) -> ShapeProfile:
-    inputs = jax.device_put(programs.example_inputs(batch))
+    inputs = jax.device_put(programs.example_inputs(batch), programs.device)
     vanilla, staged = programs.route((), batch), programs.route(sites, batch)
     every = programs.route(tuple(programs.ramps), batch)
     both = _rounds(
@@ -129,7 +129,7 @@ def _handling_ms(programs: Programs, budget_s: float, clock: Any) -> float:
     """What an idle engine adds to one input: its answer's time less that of the program alone."""
     batch = programs.batch_sizes[0]
     inputs = programs.example_inputs(batch)
-    on_device, route = jax.device_put(inputs), programs.route((), batch)
+    on_device, route = jax.device_put(inputs, programs.device), programs.route((), batch)
     names = [spec.name for spec in programs.model.inputs]
     example = {name: values[0] for name, values in zip(names, inputs, strict=True)}
 
@@ -154,7 +154,10 @@ def rested(
     took 38 ms after 100 ms of rest. Replay needs that, serving does not.
     """
     batch = programs.batch_sizes[0]
-    inputs, route = jax.device_put(programs.example_inputs(batch)), programs.route((), batch)
+    inputs, route = (
+        jax.device_put(programs.example_inputs(batch), programs.device),
+        programs.route((), batch),
+    )
 
     def after_each() -> list[float]:
         for _ in range(3):  # the first rest is none: the device has just worked

@@ -56,6 +56,7 @@ class Programs:
         *,
         executables: Executables | None = None,
         gently: bool = False,
+        device: jax.Device | None = None,
     ) -> None:
         """Trace the model at every batch shape; nothing is compiled yet.
 
@@ -67,6 +68,7 @@ class Programs:
             criterion: What answers leave by: ``"error"`` or ``"entropy"``.
             executables: Of another model, perhaps of the same architecture; new ones join them.
             gently: Another model serves meanwhile: let a child compile, and run nothing to warm up.
+            device: Where the model runs; JAX's default if None.
 
         Raises:
             ConfigError: If the batch sizes are not positive and distinct, or there is no such
@@ -90,7 +92,9 @@ class Programs:
             for site, ramp in self.ramps.items()
         }
         self.ramp_params: dict[int, tuple[jax.Array, ...]] = {
-            site: tuple(jax.numpy.asarray(ramp.params[name]) for name in self._param_names[site])
+            site: tuple(
+                jax.device_put(ramp.params[name], device) for name in self._param_names[site]
+            )
             for site, ramp in self.ramps.items()
         }
         self._programs = {batch: program.rebatch(batch) for batch in self.batch_sizes}
@@ -98,6 +102,7 @@ class Programs:
         names = [spec.name for spec in model.inputs]
         self._mask = names.index(model.mask) if model.mask is not None else None
         self.executables = executables or Executables()
+        self.device = device
         self._gently = gently and is_useful()
         self._atomic: dict[int, tuple[tuple[Segment, ...], Mapping[int, Segment]]] = {}
         self._merged: dict[tuple[tuple[int, ...], int], Route] = {}
@@ -219,7 +224,8 @@ class Programs:
     def _run_once(self, route: Route) -> None:
         if self._gently:
             return
-        answers = route.dispatch(self.ramp_params, self.example_inputs(route.batch))
+        inputs = jax.device_put(self.example_inputs(route.batch), self.device)
+        answers = route.dispatch(self.ramp_params, inputs)
         jax.block_until_ready(list(answers))
 
     def _answer(self, site: int, params: Sequence[Any], carry: Any, inputs: Sequence[Any]) -> Any:
@@ -308,10 +314,10 @@ class Programs:
 
         carried = () if stage.carry is None else (stage.carry,)
         arguments = (*leading, *stage.constants, *carried, *program.input_shapes)
-        call = self.executables.get(run, arguments, self._options, child)
+        call = self.executables.get(run, arguments, self._options, child, self.device)
         return Segment(
             call=call,
-            constants=stage.constants,
+            constants=tuple(jax.device_put(stage.constants, self.device)),
             takes_carry=stage.carry is not None,
             gives_carry=stop is not None,
             ramp=ramp,
@@ -329,7 +335,7 @@ class Programs:
 
         carry = jax.ShapeDtypeStruct(where.shape, where.dtype)
         arguments = (*self.ramp_params[site], carry, *program.input_shapes)
-        call = self.executables.get(run, arguments, self._options, child)
+        call = self.executables.get(run, arguments, self._options, child, self.device)
         return Segment(call, (), True, False, site, True)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from apparate_jax.checkpoint import Checkpoint
@@ -43,6 +44,7 @@ class ServiceConfig:
         placement: Budgets of the ramps.
         criterion: What answers leave by; ``"entropy"`` for comparisons only, since our controller
             starts from the errors of held-out samples.
+        device: Where the model runs, an index of ``jax.devices()``; the first if None.
     """
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
@@ -50,6 +52,7 @@ class ServiceConfig:
     control: ControlConfig = field(default_factory=ControlConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     criterion: str = "error"
+    device: int | None = None
 
 
 class Service(NamedTuple):
@@ -161,6 +164,7 @@ def prepare(
         config.criterion,
         executables=known,
         gently=predecessor is not None,
+        device=_device(config.device),
     )
     programs.warm_atomic(tell("compiling stages"))
     programs.warm_merged((), tell("compiling the original model"))
@@ -170,6 +174,20 @@ def prepare(
     else:
         profile = _within_budget(programs, checkpoint, config, tell)
     return Service(programs, profile, config, checkpoint.validation)
+
+
+def _device(index: int | None) -> jax.Device | None:
+    """The device of an index.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if index is None:
+        return None
+    devices = jax.devices()
+    if not 0 <= index < len(devices):
+        raise ConfigError(f"the device is {index}, expected 0..{len(devices) - 1}: {devices}")
+    return devices[index]
 
 
 def _within_budget(

@@ -58,6 +58,7 @@ class ModelDefaults(_Table):
     priority_levels: int = _BATCHING.priority_levels
     default_priority: int = _BATCHING.default_priority
     max_rows: int = _LIMITS.max_rows
+    device: int | None = _SERVICE.device
 
 
 class ModelTable(ModelDefaults):
@@ -207,6 +208,7 @@ def _model_config(name: str, table: ModelTable) -> ModelConfig:
                 method=table.method,
             ),
             placement=PlacementConfig(ramp_budget=table.ramp_budget),
+            device=table.device,
         )
         return ModelConfig(name, table.path, service, table.versions, table.latest, table.max_rows)
     except ConfigError as error:
