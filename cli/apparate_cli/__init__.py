@@ -1,1 +1,1 @@
-"""The command line of apparate-jax: ``apparate inject | train-ramps | serve | bench | inspect``."""
+"""The command line: ``apparate inject | train-ramps | serve | top | bench | inspect``."""

@@ -14,6 +14,7 @@ from apparate_cli.inject import inject
 from apparate_cli.inspect import inspect
 from apparate_cli.output import stderr
 from apparate_cli.serve import serve
+from apparate_cli.top import top
 from apparate_cli.train_ramps import train
 from apparate_jax.serve.cache import enable_compilation_cache
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("inject")(inject)
 app.command("train-ramps")(train)
 app.command("serve")(serve)
+app.command("top")(top)
 app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect)
 

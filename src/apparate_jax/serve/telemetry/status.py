@@ -1,9 +1,12 @@
 """A model's state at a glance, as JSON values: for `apparate top`, the page, and scripts."""
 
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from apparate_jax.control.guard import Guard, allowed
 from apparate_jax.core import FINAL
 from apparate_jax.serve.telemetry.counts import SPAN
 from apparate_jax.serve.telemetry.statistics import Statistics
@@ -11,6 +14,41 @@ from apparate_jax.serve.telemetry.statistics import Statistics
 PERCENTILES = (25, 50, 95, 99)
 LATELY_S = 10.0
 """What throughput is counted over."""
+SERVER = "apparate-jax"
+
+
+def server_status(
+    models: Mapping[tuple[str, str], Statistics],
+    now_s: float,
+    *,
+    started_s: float,
+    index: Sequence[Mapping[str, str]] = (),
+    history: int = 0,
+) -> dict[str, Any]:
+    """The state of a server and of every model: what ``GET /apparate/status`` answers.
+
+    Args:
+        models: Counts by name and version.
+        now_s: Seconds of the engine's clock.
+        started_s: When the server started, of the same clock.
+        index: Entries of the repository's index; those of models that have no counts are told as
+            ``unavailable``, with the reason.
+        history: Samples of each model's last minutes that come with it.
+    """
+    running = [
+        {"name": name, "version": number, **status_of(counts, now_s, history=history)}
+        for (name, number), counts in models.items()
+    ]
+    names = {name for name, _ in models}
+    return {
+        "server": {
+            "name": SERVER,
+            "version": version(SERVER),
+            "uptime_s": round(now_s - started_s, 1),
+        },
+        "models": running,
+        "unavailable": [dict(entry) for entry in index if entry["name"] not in names],
+    }
 
 
 def status_of(statistics: Statistics, now_s: float, *, history: int = 0) -> dict[str, Any]:
@@ -42,6 +80,7 @@ def _now(s: Statistics, now_s: float) -> dict[str, Any]:
     latency = _percentiles(s.recent.latency_ms[rows])
     vanilla = _percentiles(s.recent.vanilla_ms[rows])
     tunings = int(s.tunings.counts.sum())
+    guard = Guard(s.max_disagreement, "long-run", answers=s.checked)
     return {
         "ready": s.ready,
         "uptime_s": round(s.wall() - s.started_s, 1),
@@ -58,9 +97,11 @@ def _now(s: Statistics, now_s: float) -> dict[str, Any]:
             "max_disagreement": s.max_disagreement,
             "checked": s.checked,
             "disagreed": s.wrong,
+            "allowed": round(allowed(guard), 1),
             "agreement": round(1.0 - s.wrong / s.checked, 6) if s.checked else None,
             "window": len(span),
             "window_disagreed": int(s.recent.wrong[span].sum()),
+            "window_allowed": int(s.max_disagreement * SPAN),
         },
         "exits": _exits(s),
         "control": {

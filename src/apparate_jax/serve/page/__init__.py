@@ -1,0 +1,1 @@
+"""The page at ``/``: static files, read by ``serve/http/telemetry.py``."""
