@@ -21,6 +21,7 @@ their deadlines end that. ``slo`` never holds a request back to fill a batch.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -28,6 +29,9 @@ from apparate_jax.errors import ConfigError
 
 TOLERANCE_S = 1e-6
 """A deadline is met by an answer that is late by no more than this."""
+
+NEARLY = 1.1
+"""A batch that takes up to so many times the least time per request is large enough."""
 
 
 class Entry(Protocol):
@@ -70,16 +74,31 @@ class Timing(NamedTuple):
         seconds: Dispatch to the original model's answer, likewise; does not fall. Zeros where
             nobody asks for time.
         handling_s: What the engine adds before an idle device can begin.
+        enough: Requests beyond which a larger batch saves next to nothing.
     """
 
     shapes: tuple[int, ...]
     seconds: tuple[float, ...]
     handling_s: float = 0.0
+    enough: int = 1
 
     @property
     def largest(self) -> int:
         """The most requests of a batch."""
         return len(self.shapes) - 1
+
+
+def enough(seconds: Sequence[float]) -> int:
+    """The fewest requests of a batch that takes nearly as little time per request as any.
+
+    Args:
+        seconds: Of a batch of 0, 1, 2 ... requests.
+
+    >>> enough((0.010, 0.010, 0.016, 0.020, 0.020)), enough((0.010, 0.010, 0.0198))
+    (4, 1)
+    """
+    each = [taken_s / count for count, taken_s in enumerate(seconds) if count]
+    return next(n for n, share in enumerate(each, 1) if share <= NEARLY * min(each))
 
 
 class Device(NamedTuple):
@@ -227,6 +246,13 @@ def _within(line: Sequence[Entry], first: int, start_s: float, timing: Timing) -
     seconds = timing.seconds
     taken, late, due_s = 0, [], math.inf
     alone_s = start_s + seconds[1] - TOLERANCE_S
+    head = line[first]
+    if head.deadline_s >= alone_s:
+        # Of one level the first is due first: it alone decides.
+        fits = bisect_right(seconds, head.deadline_s - start_s + TOLERANCE_S) - 1
+        count = min(fits, timing.largest, len(line) - first)
+        if count > 0 and line[first + count - 1].priority == head.priority:
+            return Decision(count, (), timing.shapes[count])
     position = first
     for position in range(first, len(line)):
         deadline_s = line[position].deadline_s
@@ -251,9 +277,9 @@ def _admit(waiting: Waiting, entry: Entry, now_s: float, device: Device, timing:
     """Whether the newcomer can be answered in time and costs nobody of its level or above theirs.
 
     By what waits, is on the device and the profile: batches are formed ahead as ``slo`` will. A
-    batch that the newcomer is in and that is not full has to be in time even when as many more have
-    joined it as lately came in such a time. Without that, an overloaded server goes on with batches
-    of one: the first in line never has the time for more.
+    batch that the newcomer is in has to be in time even when as many more have joined it as lately
+    came in such a time, up to a batch that is large enough. Without that, an overloaded server goes
+    on with batches of one: the first in line never has the time for more.
     """
     if entry.deadline_s < now_s + timing.handling_s + timing.seconds[1] - TOLERANCE_S:
         return False
@@ -284,9 +310,10 @@ def _may_grow(
     """Whether the last batch of the line is in time even if so many more join it."""
     late = {first + position for position in batch.late}
     due = [line[at].deadline_s for at in range(first, len(line)) if at not in late]
-    if not due:
+    grown = min(timing.enough, len(due) + many)
+    if not due or grown <= len(due):
         return True
-    return start_s + timing.seconds[min(timing.largest, len(due) + many)] - TOLERANCE_S <= min(due)
+    return start_s + timing.seconds[grown] - TOLERANCE_S <= min(due)
 
 
 def _key(entry: Entry) -> tuple[int, float]:

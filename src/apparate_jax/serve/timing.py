@@ -11,7 +11,7 @@ import numpy as np
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.core import ShapeProfile
 from apparate_jax.serve.occupancy import Occupancy
-from apparate_jax.serve.policies import Device, Timing, batch_shape, untimed
+from apparate_jax.serve.policies import Device, Timing, batch_shape, enough, untimed
 
 MEMORY = 32
 """Batches of the largest shape whose time the arrival rate is averaged over, exponentially."""
@@ -38,7 +38,9 @@ def timing_of(
         for shape in set(shapes)
     }
     seconds = np.maximum.accumulate([known[shape] / 1e3 for shape in shapes])
-    return Timing(tuple(shapes), tuple(seconds.tolist()), latency.profile.handling_ms / 1e3)
+    by_count = tuple(seconds.tolist())
+    handling_s = latency.profile.handling_ms / 1e3
+    return Timing(tuple(shapes), by_count, handling_s, enough(by_count))
 
 
 def spread_at(shape: ShapeProfile, quantile: float) -> float:
