@@ -134,7 +134,7 @@ def test_a_timeout_holds_until_the_oldest_waited_or_the_batch_is_full():
 
 def test_a_closed_queue_holds_nothing_back():
     queue, _ = make(policy=timeout(60.0))
-    one = request()
+    one = request(deadline_s=30.0)
     queue.put(one)
     queue.close()
     assert queue.take() == ([one], 1)

@@ -185,9 +185,10 @@ class RequestQueue:
         return math.inf
 
     def _form(self, now_s: float) -> Decision:
-        decision = self._policy.form(self._line, now_s, *self._look(now_s))
-        if not decision.size and self._closed:  # nobody comes any more: what is left leaves now
-            decision = self._policy.form(self._line, decision.until_s, *self._look(now_s))
+        device, timing = self._look(now_s)
+        decision = self._policy.form(self._line, now_s, device, timing)
+        if not decision.size and self._closed:  # nobody comes any more to be waited for
+            return immediate.form(self._line, now_s, device, timing)
         return decision
 
     def _begin(self, leaving: list[Request], decision: Decision, now_s: float) -> Taken | None:
