@@ -30,6 +30,8 @@ def percent(share: float | None, digits: int) -> str:
     if share is None:
         return UNKNOWN
     text = f"{100 * share:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
     if share < 1 and text == f"{100:.{digits}f}":
         text = f"{100 - 10**-digits:.{digits}f}"
     return f"{text} %"

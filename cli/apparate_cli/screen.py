@@ -20,6 +20,8 @@ Status = Mapping[str, Any]
 WIDE = 100
 """Columns from which what belongs together stands side by side."""
 _BESIDE = 48  # of latencies
+_BAR, _TREND = 5, 5  # columns that bars and lines have at least
+_NUMBERS = 2 + 7 + 2 + 9 + 2 + 9  # of the table of exits: shares, thresholds, what is saved
 _WHOLE = 72  # columns inside from which nothing is left out
 EVENTS = 6
 """Events that are shown, the latest ones."""
@@ -231,30 +233,57 @@ def _verdict(within: bool, promised: bool) -> Text:
 def _exits(one: Status, inner: int, ascii_only: bool) -> Table:
     """A row for each exit: how many left there lately, and what its ramp is set to."""
     shown = [e for e in one["exits"] if e["active"] or e["share_lately"] or e["stopped"]]
-    history = one.get("history", {})
-    past = history.get("thresholds", {}) if inner >= _WHOLE else {}
-    names = min(max(len(e["exit"]) for e in shown), max(12, inner // 4))
-    room = inner - names - (47 if past else 45)  # of all but the bar and the line over time
-    wide = max(4, min(24, room // 2 if past else room))
-    heading = f"last {span(len(history['at_s']))}" if past else ""
-    drawn = max(len(heading), min(40, room - wide))
+    past = one.get("history", {}).get("thresholds", {})
+    names = min(max(len(e["exit"]) for e in shown), max(24, inner // 3))
+    room = inner - names - _NUMBERS
+    counts = 2 + max(7, *(len(number(e["answers"])) for e in shown))
+    count = room >= counts + _BAR  # else how many answers there were is left out first
+    wide, drawn = _columns(room - counts if count else room, bool(past))
+    heading = f"last {span(len(one['history']['at_s']))}" if past else ""
+    columns: list[tuple[str, str, Callable[[Status], RenderableType]]] = [
+        ("" if wide else "lately", "right", lambda e: percent(e["share_lately"], 1)),
+        ("threshold", "right", _threshold),
+        ("saves, ms", "right", _utility),
+    ]
+    if wide:
+        columns.insert(0, ("lately", "left", lambda e: _bar(e["share_lately"], wide, ascii_only)))
+    if drawn:
+        heading = heading if len(heading) <= drawn else "trend"
+        trend = lambda e: _trend(past.get(e["exit"], ()), drawn, ascii_only)  # noqa: E731
+        columns.insert(3, (heading, "left", trend))
+    if count:
+        columns.append(("answers", "right", lambda e: number(e["answers"])))
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=names)
-    for justify in ("left", "right", "right", "left", "right", "right"):
-        grid.add_column(justify=justify, no_wrap=True)
-    headings = ("exit", "lately", "", "threshold", heading, "saves, ms", "answers")
-    grid.add_row(*(Text(h, style=_LABEL if h == "exit" else _DIM) for h in headings))
+    for _, justify, _ in columns:
+        grid.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    grid.add_row(Text("exit", style=_LABEL), *(Text(name, style=_DIM) for name, _, _ in columns))
     for e in shown:
-        grid.add_row(
-            Text(e["exit"]),
-            Text(bar(e["share_lately"], wide, ascii_only=ascii_only), style="blue"),
-            percent(e["share_lately"], 1),
-            "-" if e["threshold"] is None else f"{e['threshold']:.3f}",
-            Text(spark(past.get(e["exit"], ()), drawn, ascii_only=ascii_only), style="cyan"),
-            _utility(e),
-            number(e["answers"]),
-        )
+        grid.add_row(Text(e["exit"]), *(read(e) for _, _, read in columns))
     return grid
+
+
+def _columns(room: int, past: bool) -> tuple[int, int]:
+    """Widths of bars and of lines over time, of what is left for both; 0 is none."""
+    room -= 2  # between a bar and what follows
+    if room < _BAR:
+        return 0, 0
+    if not past or room < _BAR + 2 + _TREND:
+        return min(24, room), 0
+    wide = max(_BAR, min(24, room // 2))
+    return wide, min(40, room - wide - 2)
+
+
+def _threshold(exit_: Status) -> str:
+    return UNKNOWN if exit_["threshold"] is None else f"{exit_['threshold']:.3f}"
+
+
+def _bar(share: float, width: int, ascii_only: bool) -> Text:
+    return Text(bar(share, width, ascii_only=ascii_only), style="blue")
+
+
+def _trend(values: Sequence[float | None], width: int, ascii_only: bool) -> Text:
+    return Text(spark(values, width, ascii_only=ascii_only), style="cyan")
 
 
 def _utility(exit_: Status) -> Text:

@@ -22,7 +22,13 @@ def test_numbers(value, text):
 
 @pytest.mark.parametrize(
     ("share", "digits", "text"),
-    [(None, 1, "-"), (0.5, 0, "50 %"), (0.99996, 2, "99.99 %"), (1.0, 2, "100.00 %")],
+    [
+        (None, 1, "-"),
+        (0.5, 0, "50 %"),
+        (0.99996, 2, "99.99 %"),
+        (1.0, 2, "100.00 %"),
+        (-0.001, 0, "0 %"),
+    ],
 )
 def test_a_share_is_all_only_if_it_is(share, digits, text):
     assert percent(share, digits) == text

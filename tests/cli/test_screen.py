@@ -34,7 +34,8 @@ def test_everything_is_there(hall):
     assert "apparate-jax" in text and "http://here:8000" in text and "up 3 min" in text
     assert "sentiment version 1, ready" in text
     for words in ("p25", "p99", "with early answers", "without (vanilla)", "saved", "answers/s",
-                  "queue", "of 4: 100 %", "agreement", "holds", "last 512", "long-run", "layer_1",
+                  "queue", "of 4: 100 %", "agreement", "holds", "last 512", "long-run",
+                  "layer_0/feed_forward",
                   "final", "stopped", "last 2 min", "ramp 2 off: utility -0.4 ms",
                   "changes of ramps 1"):  # fmt: skip
         assert words in text, words

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from tests.serve.http.browser import browsing, find_chromium
 from tests.serve.http.watched import watched
-from tests.serve.telemetry.lively import Hall
+from tests.serve.telemetry.lively import RAMPS, SITES, Hall
 
 CHARTS = ("latency", "exits", "disagreement", "thresholds", "rate", "waiting")
 READY = "[...document.querySelectorAll('figure')].filter(f => f.dataset.points > 100).length === 6"
@@ -65,7 +65,7 @@ def test_numbers_charts_and_tables_are_there(page):
     assert "ms" in text(page, "#p50") and "saved" in text(page, "#p50-more")
     assert text(page, "#agreement").startswith("99.") and "holds" in text(page, "#agreement-more")
     rows = page.js("[...document.querySelectorAll('#ramps tr')].map(row => row.innerText)")
-    assert [row.split()[0] for row in rows] == ["layer_1", "layer_3", "layer_4", "final"]
+    assert [row.split()[0] for row in rows] == [*(SITES[ramp] for ramp in RAMPS), "final"]
     assert "stopped" in rows[2]
     assert "ramp 2 off: utility -0.4 ms" in text(page, "#events")
     assert "sentiment" in page.js("document.title")

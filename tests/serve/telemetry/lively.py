@@ -9,7 +9,7 @@ from apparate_jax.control.thresholds import Tuning
 from apparate_jax.core import BatchRecord, ExitPlan, Profile, ShapeProfile
 from apparate_jax.serve.telemetry import Statistics
 
-SITES = tuple(f"layer_{n}" for n in range(6))
+SITES = tuple(f"layer_{n}/{part}" for n in range(3) for part in ("attention", "feed_forward"))
 RAMPS = (1, 3, 4)
 LEFT_MS = np.asarray([4.0, 7.5, 9.0, 12.2])
 """From dispatch to answer, by exit."""

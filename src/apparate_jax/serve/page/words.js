@@ -14,7 +14,7 @@ export function count(value) {
 // A share as a percentage; never rounded up to all of it.
 export function percent(share, digits) {
   if (share === null || share === undefined) return "-";
-  const text = (100 * share).toFixed(digits);
+  const text = (100 * share).toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1");
   const all = (100).toFixed(digits);
   return share < 1 && text === all ? (100 - 10 ** -digits).toFixed(digits) + " %" : text + " %";
 }
