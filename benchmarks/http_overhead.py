@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apparate_jax.core import Answer, InputSpec, Model
 from apparate_jax.serve.http import HttpServer, build_app, open_socket
+from apparate_jax.serve.inference import OneModel
 
 PATH = "/v2/models/stub/infer"
 WARM_UP = 30
@@ -201,7 +202,8 @@ def measure(case: Case, run: Callable[..., list[float]]) -> dict[str, Any]:
     added: dict[str, dict[str, float]] = {}
     for name in ("added", "floor"):
         engine = StubEngine(case)
-        app = build_app(engine, model_name="stub") if name == "added" else floor_app(engine, rows)
+        ours = build_app(OneModel(engine, name="stub"))
+        app = ours if name == "added" else floor_app(engine, rows)
         try:
             with running(app) as port:
                 latencies = np.array(run(port, request))

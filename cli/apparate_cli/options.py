@@ -85,6 +85,57 @@ PriorityLevels = Annotated[
     int, typer.Option(help="Levels of priority; requests of level 1 go first.")
 ]
 
+# Options of `serve`, which may be said in its configuration file as well: not given is None.
+MaybeAccuracy = Annotated[
+    float | None,
+    typer.Option(
+        help=f"Share of answers that must equal the original model's. [{CONTROL.accuracy}]"
+    ),
+]
+MaybePromise = Annotated[
+    str | None,
+    typer.Option(help=f"What is held of it: {', '.join(PROMISES)}. [{CONTROL.promise}]"),
+]
+MaybePolicy = Annotated[
+    str | None,
+    typer.Option(help=f"How active ramps change: {', '.join(POLICIES)}. [{CONTROL.policy}]"),
+]
+MaybeMethod = Annotated[
+    str | None, typer.Option(help=f"Threshold search: {', '.join(METHODS)}. [{CONTROL.method}]")
+]
+MaybeRampBudget = Annotated[
+    float | None,
+    typer.Option(
+        help="What ramps may add to the worst-case latency, as a share; measured. "
+        f"[{PLACEMENT.ramp_budget}]"
+    ),
+]
+MaybeBatchSizes = Annotated[
+    str | None,
+    typer.Option(help=f"Batch shapes to compile and serve, comma-separated. [{BATCH_SIZES}]"),
+]
+MaybeBatching = Annotated[
+    str | None,
+    typer.Option(help=f"How batches are formed: {', '.join(BATCHING)}. [{ENGINE.batching.policy}]"),
+]
+MaybeBatchTimeoutMs = Annotated[
+    float | None,
+    typer.Option(
+        help="With --batching timeout: longest wait of the oldest request for others. "
+        f"[{ENGINE.batching.timeout_ms:g}]"
+    ),
+]
+MaybeQueueSize = Annotated[
+    int | None, typer.Option(help=f"Requests that may wait. [{ENGINE.queue_size}]")
+]
+MaybePriorityLevels = Annotated[
+    int | None,
+    typer.Option(
+        help="Levels of priority; requests of level 1 go first. "
+        f"[{ENGINE.batching.priority_levels}]"
+    ),
+]
+
 
 def parse_sizes(text: str) -> tuple[int, ...]:
     """Batch shapes from ``1,2,4``.

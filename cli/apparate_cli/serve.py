@@ -1,97 +1,190 @@
-"""``apparate serve``: serve a checkpoint over HTTP and gRPC."""
+"""``apparate serve``: serve checkpoints over HTTP and gRPC."""
 
-import socket
-from contextlib import ExitStack
-from typing import Annotated
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.live import Live
 
 from apparate_cli import options
 from apparate_cli.output import phases, stderr
-from apparate_cli.trained import trained
+from apparate_cli.top import Screen
 from apparate_jax.errors import ConfigError
-from apparate_jax.serve import Service, prepare
-from apparate_jax.serve.profile import keep_profile
+from apparate_jax.manifest import MANIFEST, read_manifest
+
+if TYPE_CHECKING:
+    from apparate_jax.serve.server import Running
+
+WATCHED_EVERY_S = 1.0
+HISTORY = 120
+"""Samples that lines over time are of."""
 
 
 def serve(
-    checkpoint: options.CheckpointPath,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CKPT]",
+            help="Checkpoint, or a directory with one for each version; or name it in --config.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file; options that are given win over it.")
+    ] = None,
     http_port: Annotated[
-        int, typer.Option(help="Port of the HTTP server; 0 takes a free one.")
-    ] = 8000,
+        int | None, typer.Option(help="Port of the HTTP server; 0 takes a free one. [8000]")
+    ] = None,
     grpc_port: Annotated[
-        int, typer.Option(help="Port of the gRPC server; 0 takes a free one.")
-    ] = 8001,
+        int | None, typer.Option(help="Port of the gRPC server; 0 takes a free one. [8001]")
+    ] = None,
     http: Annotated[bool, typer.Option("--http/--no-http", help="Serve over HTTP.")] = True,
     grpc: Annotated[bool, typer.Option("--grpc/--no-grpc", help="Serve over gRPC.")] = True,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     model_name: Annotated[
         str | None, typer.Option(help="Name under which clients ask for the model.")
     ] = None,
-    accuracy: options.Accuracy = options.CONTROL.accuracy,
-    ramp_budget: options.RampBudget = options.PLACEMENT.ramp_budget,
-    batch_sizes: options.BatchSizes = options.BATCH_SIZES,
-    promise: options.Promise = options.CONTROL.promise,
-    policy: options.Policy = options.CONTROL.policy,
-    method: options.Method = options.CONTROL.method,
-    batching: options.Batching = options.ENGINE.batching.policy,
-    batch_timeout_ms: options.BatchTimeoutMs = options.ENGINE.batching.timeout_ms,
-    slo_ms: options.SloMs = options.ENGINE.batching.slo_ms,
-    queue_size: options.QueueSize = options.ENGINE.queue_size,
-    priority_levels: options.PriorityLevels = options.ENGINE.batching.priority_levels,
+    accuracy: options.MaybeAccuracy = None,
+    promise: options.MaybePromise = None,
+    policy: options.MaybePolicy = None,
+    method: options.MaybeMethod = None,
+    ramp_budget: options.MaybeRampBudget = None,
+    batch_sizes: options.MaybeBatchSizes = None,
+    batching: options.MaybeBatching = None,
+    batch_timeout_ms: options.MaybeBatchTimeoutMs = None,
+    slo_ms: options.SloMs = None,
+    queue_size: options.MaybeQueueSize = None,
+    priority_levels: options.MaybePriorityLevels = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Keep what control has learnt here, for the next start.")
+    ] = None,
+    drain_timeout_s: Annotated[
+        float | None, typer.Option(help="How long requests under way may take at the end. [30]")
+    ] = None,
+    model_control: Annotated[
+        bool | None,
+        typer.Option("--model-control", help="Let clients load, reload and unload models."),
+    ] = None,
+    api_keys_file: Annotated[
+        Path | None, typer.Option(help="File of API keys, one a line; who has none is refused.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Who must have signed clients' certificates, PEM.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text, or json: one object a line. [text]")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. [info]")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show live what the server does, as apparate top.")
+    ] = False,
 ) -> None:
     """Serve early answers over the Open Inference Protocol (HTTP and gRPC).
 
     Example: apparate serve runs/demo/checkpoint --http-port 8000 --grpc-port 8001
+
+    Everything can be said in a TOML file, in the environment (APPARATE_SERVE_HTTP_PORT=80) or
+    here; what is said here wins. SIGHUP loads what changed on disk; SIGTERM ends the server once
+    everything under way is answered.
     """
-    from apparate_jax.serve.listen import open_socket
+    from apparate_jax.serve.logs import configure_logs
+    from apparate_jax.serve.server import Server
+    from apparate_jax.serve.settings import read_settings
 
     if not http and not grpc:
         raise ConfigError("--no-http and --no-grpc leave nothing to serve: keep one of them")
-    config = options.service_config(
-        ramp_budget,
-        batch_sizes,
-        options.control_config(accuracy, promise, policy, method),
-        options.engine_config(
-            batching, batch_timeout_ms, slo_ms, queue_size, priority_levels=priority_levels
-        ),
-    )
-    loaded = trained(checkpoint)
-    with ExitStack() as open_ports:
-        sockets = [
-            open_ports.enter_context(open_socket(host, port)) if wanted else None
-            for wanted, port in ((http, http_port), (grpc, grpc_port))
-        ]
+    if model_name is not None and checkpoint is None:
+        raise ConfigError("--model-name names a checkpoint: give one, or name models in --config")
+    sizes = None if batch_sizes is None else options.parse_sizes(batch_sizes)
+    given: dict[str, Any] = {
+        "host": host,
+        "http_port": http_port if http else "off",
+        "grpc_port": grpc_port if grpc else "off",
+        "state_dir": state_dir,
+        "drain_timeout_s": drain_timeout_s,
+        "model_control": model_control,
+        "api_keys_file": api_keys_file,
+        "log_format": log_format,
+        "log_level": log_level,
+        "tls": {"cert": tls_cert, "key": tls_key, "client_ca": tls_client_ca},
+        "defaults": {
+            "accuracy": accuracy,
+            "promise": promise,
+            "policy": policy,
+            "method": method,
+            "ramp_budget": ramp_budget,
+            "batch_sizes": sizes,
+            "batching": batching,
+            "batch_timeout_ms": batch_timeout_ms,
+            "slo_ms": slo_ms,
+            "queue_size": queue_size,
+            "priority_levels": priority_levels,
+        },
+        "models": {},
+    }
+    if checkpoint is not None:
+        given["models"] = {model_name or _name_of(checkpoint): {"path": checkpoint}}
+    settings = read_settings(config, _said(given))
+    configure_logs(settings.log_format, settings.log_level)
+    with Server(settings) as server, contextlib.ExitStack() as ends:
         with phases() as phase:
-            service = prepare(loaded, config, phase)
-        keep_profile(service.profile, checkpoint)
-        _serve(service, model_name or loaded.model.name, *sockets)
+            server.load(phase)
+
+        def ready(running: "Running") -> None:
+            for line in _places(running):
+                stderr().print(line, soft_wrap=True)
+            if watch:
+                ends.enter_context(_watching(running))
+
+        server.run(ready)
+    stderr().print("stopped; every accepted request was answered")
 
 
-def _serve(
-    service: Service, name: str, http: socket.socket | None, grpc: socket.socket | None
-) -> None:
-    """Serve on the ports that are wanted, until a signal."""
-    from apparate_jax.serve.running import Frontend, run_frontends
+def _said(given: dict[str, Any]) -> dict[str, Any]:
+    """What was typed, without what was not."""
+    tables = {
+        key: _said(value) if isinstance(value, dict) else value for key, value in given.items()
+    }
+    return {key: value for key, value in tables.items() if value is not None and value != {}}
 
-    engine, feedback = service.apparate()
-    console = stderr()
-    frontends: list[Frontend] = []
-    lines: list[str] = []
-    if http is not None:
-        from apparate_jax.serve.http import HttpServer, build_app
 
-        frontends.append(HttpServer(build_app(engine, model_name=name), http))
-        lines.append(f"ready: {frontends[-1].url}/v2/models/{name}")
-    if grpc is not None:
-        from apparate_jax.serve.grpc import GrpcServer
+def _name_of(place: Path) -> str:
+    """The name of the model in a checkpoint; of a directory of versions, the directory's."""
+    if (place / MANIFEST).is_file():
+        return str(read_manifest(place)["model"]["name"])
+    return place.resolve().name
 
-        frontends.append(GrpcServer(engine, grpc, model_name=name))
-        lines.append(f"ready: {frontends[-1].url} model {name}")
 
-    with engine:
-        feedback.attach(engine)
-        run_frontends(frontends, lambda: console.print(*lines, sep="\n", soft_wrap=True))
-    feedback.close()
-    service.programs.close()
-    console.print("stopped; every accepted request was answered")
+def _places(running: "Running") -> Iterator[str]:
+    """Where models are to be found, a line each; machines read them."""
+    for name in running.models:
+        if running.http is not None:
+            yield f"ready: {running.http}/v2/models/{name}"
+        if running.grpc is not None:
+            yield f"ready: {running.grpc} model {name}"
+
+
+@contextlib.contextmanager
+def _watching(running: "Running") -> Iterator[None]:
+    """Show the server's state, live, from a thread of its own."""
+    ended = threading.Event()
+    source = running.http or running.grpc or ""
+
+    def watch() -> None:
+        with Live(console=stderr(), auto_refresh=False) as live:
+            while not ended.wait(WATCHED_EVERY_S):
+                live.update(Screen(running.status(HISTORY), source), refresh=True)
+
+    thread = threading.Thread(target=watch, name="apparate-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -23,6 +23,7 @@ from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.placement import PlacementConfig
 from apparate_jax.serve.engine_config import BatchingConfig, EngineConfig
 from apparate_jax.serve.http import HttpLimits
+from apparate_jax.serve.inference.served import MAX_ROWS
 from apparate_jax.serve.repository import ModelConfig
 from apparate_jax.serve.service import ServiceConfig
 
@@ -57,7 +58,7 @@ class ModelDefaults(_Table):
     slo_quantile: float = _BATCHING.slo_quantile
     priority_levels: int = _BATCHING.priority_levels
     default_priority: int = _BATCHING.default_priority
-    max_rows: int = _LIMITS.max_rows
+    max_rows: int = MAX_ROWS
     device: int | None = _SERVICE.device
 
 
@@ -98,8 +99,6 @@ class ServerSettings(_Table):
     api_keys_file: Path | None = None
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    otlp_endpoint: str | None = None
-    trace_frac: float = 0.01
     tls: TlsTable | None = None
     limits: LimitsTable = LimitsTable()
     defaults: ModelDefaults = ModelDefaults()
@@ -119,7 +118,7 @@ class ServerSettings(_Table):
         Raises:
             ConfigError: A value out of range.
         """
-        return HttpLimits(**self.limits.model_dump(), max_rows=self.defaults.max_rows)
+        return HttpLimits(**self.limits.model_dump())
 
     def _filled(self, table: ModelTable) -> ModelTable:
         given = table.model_dump(include=table.model_fields_set)

@@ -7,6 +7,7 @@ import numpy as np
 import tritonclient.grpc as tritongrpc
 
 from apparate_jax.serve.grpc import GrpcServer
+from apparate_jax.serve.inference import OneModel
 from apparate_jax.serve.listen import open_socket
 from tests.serve.inference.linear import LinearEngine, logits_of
 
@@ -20,14 +21,12 @@ EARLY = slice(2, 3)
 class Running:
     """A running server: its engine, its address, and how to end it."""
 
-    def __init__(self, engine, limits=None, **options):
+    def __init__(self, engine, limits=None, max_rows=256, **options):
         self.engine = engine
         started = threading.Event()
         self.server = GrpcServer(
-            engine,
+            OneModel(engine, name="linear", version="3", max_rows=max_rows),
             open_socket("127.0.0.1", 0),
-            model_name="linear",
-            model_version="3",
             limits=limits,
             on_ready=lambda url: started.set(),
             **options,

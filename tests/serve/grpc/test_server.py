@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.grpc import GrpcLimits, GrpcServer
 from apparate_jax.serve.http import HttpServer, build_app
+from apparate_jax.serve.inference import OneModel
 from apparate_jax.serve.listen import open_socket
 from apparate_jax.serve.running import run_frontends
 from tests.serve.grpc.serving import EARLY, LOGITS, connected, inputs, serving
@@ -59,7 +60,7 @@ def test_a_port_that_another_took_meanwhile_is_refused():
         port = ours.getsockname()[1]
         with open_socket("127.0.0.1", port) as theirs:
             theirs.listen()
-            server = GrpcServer(engine, ours, model_name="m", on_ready=ready.append)
+            server = GrpcServer(OneModel(engine, name="m"), ours, on_ready=ready.append)
             with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1 was taken by another"):
                 server.run()
     assert ready == []
@@ -116,7 +117,6 @@ def test_compressed_responses(coding):
     [
         ({"max_message_bytes": 0}, "max_message_bytes is 0, expected more than 0"),
         ({"max_message_bytes": 2**31}, r"expected less than 2\*\*31"),
-        ({"max_rows": 0}, "max_rows is 0"),
         ({"max_streamed": -1}, "max_streamed is -1"),
         ({"retry_after_s": -1}, "retry_after_s is -1"),
         ({"compression": "br"}, "compression is 'br', expected one of none, gzip, deflate"),
@@ -180,8 +180,8 @@ def test_a_signal_ends_both_frontends_and_not_the_process(number):
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     answers = []
     with engine_for_a_moment() as engine:
-        http = HttpServer(build_app(engine, model_name="m"), open_socket("127.0.0.1", 0))
-        grpc_ = GrpcServer(engine, open_socket("127.0.0.1", 0), model_name="m")
+        http = HttpServer(build_app(OneModel(engine, name="m")), open_socket("127.0.0.1", 0))
+        grpc_ = GrpcServer(OneModel(engine, name="m"), open_socket("127.0.0.1", 0))
 
         def ask():
             address = grpc_.url.removeprefix("grpc://")

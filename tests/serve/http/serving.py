@@ -8,6 +8,7 @@ import threading
 import numpy as np
 
 from apparate_jax.serve.http import HttpServer, build_app, open_socket
+from apparate_jax.serve.inference import OneModel
 from tests.serve.inference.linear import LinearEngine, logits_of
 
 URL = "/v2/models/linear/infer"
@@ -19,12 +20,13 @@ LOGITS = logits_of(X, IDS)
 class Running:
     """A running server: its engine, its URL, and how to end it."""
 
-    def __init__(self, engine, limits=None, **options):
+    def __init__(self, engine, limits=None, max_rows=256, **options):
         self.engine = engine
         self.started = threading.Event()
         self.sock = open_socket("127.0.0.1", 0)
         self.port = self.sock.getsockname()[1]
-        app = build_app(engine, model_name="linear", model_version="3", limits=limits)
+        models = OneModel(engine, name="linear", version="3", max_rows=max_rows)
+        app = build_app(models, limits=limits)
         self.server = HttpServer(app, self.sock, on_ready=self._on_ready, **options)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()

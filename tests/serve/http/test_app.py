@@ -11,6 +11,7 @@ import pytest
 from apparate_jax.core import InputSpec, Model
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.http import HttpLimits, build_app
+from apparate_jax.serve.inference import OneModel
 from tests.serve.http.serving import (
     IDS,
     LOGITS,
@@ -24,12 +25,12 @@ from tests.serve.http.serving import (
 )
 from tests.serve.inference.linear import LinearEngine
 
-LIMITS = HttpLimits(max_body_bytes=20_000, max_rows=4)
+LIMITS = HttpLimits(max_body_bytes=20_000)
 
 
 @pytest.fixture(scope="module")
 def running():
-    with serving(LIMITS) as running:
+    with serving(LIMITS, max_rows=4) as running:
         yield running
 
 
@@ -344,15 +345,15 @@ def test_what_cannot_be_served_is_refused_at_the_start():
     try:
         for name in ("", "a/b"):
             with pytest.raises(ConfigError, match=r"the model name is .*, expected a name without"):
-                build_app(engine, model_name=name)
+                build_app(OneModel(engine, name=name))
         with pytest.raises(ConfigError, match="the model version is ''"):
-            build_app(engine, model_name="m", model_version="")
+            OneModel(engine, name="m", version="")
         engine.model = Model("bare", lambda params: params, {})
         with pytest.raises(ConfigError, match="the inputs of 'bare' are not described"):
-            build_app(engine, model_name="m")
+            build_app(OneModel(engine, name="m"))
         engine.model = Model("c", lambda p: p, {}, (InputSpec("z", (1,), "complex64"),))
         with pytest.raises(ConfigError, match="'complex64' cannot be served"):
-            build_app(engine, model_name="m")
+            build_app(OneModel(engine, name="m"))
     finally:
         engine.close()
 

@@ -53,7 +53,7 @@ def test_no_header_accepts_nothing():
     assert accepted_coding({}) is None
 
 
-@pytest.mark.parametrize("name", ["max_body_bytes", "max_rows", "body_timeout_s"])
+@pytest.mark.parametrize("name", ["max_body_bytes", "body_timeout_s"])
 def test_limits_are_positive(name):
     with pytest.raises(ConfigError, match=f"{name} is 0, expected more than 0"):
         HttpLimits(**{name: 0})

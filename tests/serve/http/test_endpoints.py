@@ -6,12 +6,15 @@ import pytest
 from apparate_jax.serve.http import HttpLimits
 from tests.serve.http.serving import URL, serving
 
-LIMITS = HttpLimits(max_rows=4)
+LIMITS = HttpLimits()
 
 
 @pytest.fixture(scope="module")
 def client():
-    with serving(LIMITS) as running, httpx.Client(base_url=running.url, timeout=20) as client:
+    with (
+        serving(LIMITS, max_rows=4) as running,
+        httpx.Client(base_url=running.url, timeout=20) as client,
+    ):
         yield client
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.http import HttpServer, build_app, open_socket, serve_http
+from apparate_jax.serve.inference import OneModel
 from tests.serve.http.serving import raw_post, read_response, request_of, serving
 from tests.serve.inference.linear import LinearEngine
 
@@ -92,7 +93,7 @@ def test_a_signal_ends_the_server_and_not_the_process(number):
 
     engine = LinearEngine()
     try:
-        serve_http(build_app(engine, model_name="m"), port=0, on_ready=on_ready)
+        serve_http(build_app(OneModel(engine, name="m")), port=0, on_ready=on_ready)
     finally:
         engine.close()
     assert urls[0].startswith("http://127.0.0.1:")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from apparate_jax.errors import NumericsError, RequestError
-from apparate_jax.serve.inference import Kind, Refusal, Served, now_s
+from apparate_jax.serve.inference import Kind, OneModel, Refusal, Served, now_s
 from apparate_jax.serve.protocol import InferRequest, RequestedOutput
 from tests.serve.inference.linear import LinearEngine
 
@@ -126,19 +126,21 @@ def test_terms_reach_the_engine_where_there_are_any(served, engine):
     ("model", "version", "message"),
     [("n", "", "model 'n' is unknown: 'm' is"), ("m", "4", "has no version '4': it has '3'")],
 )
-def test_other_names_are_unknown(served, model, version, message):
-    served.check("m")
-    served.check("m", "3")
+def test_other_names_are_unknown(engine, model, version, message):
+    models = OneModel(engine, name="m", version="3")
+    for known in ("", "3"):
+        assert models.served("m", known).version == "3"
     with pytest.raises(Refusal, match=message) as caught:
-        served.check(model, version)
+        models.served(model, version)
     assert caught.value.kind is Kind.UNKNOWN
 
 
 def test_an_engine_that_is_not_ready(served, engine):
+    models = OneModel(engine, name="m")
     served.check_ready()
-    assert served.index_entry()["state"] == "READY"
+    assert models.ready and models.index()[0]["state"] == "READY"
     engine.ready = False
-    assert served.index_entry()["state"] == "UNAVAILABLE"
+    assert not models.ready and models.index()[0]["state"] == "UNAVAILABLE"
     with pytest.raises(Refusal, match="not ready") as caught:
         served.check_ready()
     assert caught.value.kind is Kind.UNAVAILABLE

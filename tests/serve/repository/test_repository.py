@@ -48,7 +48,7 @@ def test_a_model_is_found_by_name_and_version(checkpoints):
             with pytest.raises(Refusal) as refused, repository.lease(name, version):
                 pass
             assert refused.value.kind is Kind.UNKNOWN
-        assert list(repository.statistics_of("tiny")) == ["1"]
+        assert list(repository.statistics()) == [("tiny", "1")]
 
 
 def test_versions_are_numbered_directories_and_the_latest_is_served(checkpoints, tmp_path):

@@ -15,6 +15,7 @@ _CODES: Mapping[Kind, grpc.StatusCode] = MappingProxyType(
         Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
         Kind.UNKNOWN: grpc.StatusCode.NOT_FOUND,
         Kind.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+        Kind.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
         # What clients with a policy for retries try again; the pushback tells them when.
         Kind.FULL: grpc.StatusCode.UNAVAILABLE,
         Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,

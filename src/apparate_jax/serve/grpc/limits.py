@@ -13,20 +13,18 @@ class GrpcLimits:
 
     Attributes:
         max_message_bytes: Longest message from a client, decompressed.
-        max_rows: Most examples in one request.
         max_streamed: Most requests under way on one stream; further ones are not read until then.
         compression: Of responses: ``"none"``, ``"gzip"`` or ``"deflate"``. Requests may have any.
         retry_after_s: What clients are told to wait when the queue is full.
     """
 
     max_message_bytes: int = 64 * 2**20
-    max_rows: int = 256
     max_streamed: int = 512
     compression: str = "none"
     retry_after_s: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("max_message_bytes", "max_rows", "max_streamed"):
+        for name in ("max_message_bytes", "max_streamed"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0")
         if self.max_message_bytes >= 2**31:

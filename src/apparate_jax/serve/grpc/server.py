@@ -14,11 +14,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from apparate_jax.errors import ConfigError
+from apparate_jax.serve.access import ApiKeys, Tls
 from apparate_jax.serve.grpc import inference_pb2
+from apparate_jax.serve.grpc.access import RequireKey
 from apparate_jax.serve.grpc.health import Health
 from apparate_jax.serve.grpc.limits import GrpcLimits
 from apparate_jax.serve.grpc.service import SERVICE, Service
-from apparate_jax.serve.inference import Answering, Served
+from apparate_jax.serve.inference import Models
 from apparate_jax.serve.listen import address_of
 from apparate_jax.serve.running import DRAIN_TIMEOUT_S, run_frontends
 
@@ -34,39 +36,41 @@ CLIENTS_PING_EVERY_MS = 5_000
 
 
 class GrpcServer:
-    """A model's service on a port. :meth:`run` it, :meth:`stop` it from any thread."""
+    """Models' service on a port. :meth:`run` it, :meth:`stop` it from any thread."""
 
     def __init__(
         self,
-        engine: Answering,
+        models: Models,
         sock: socket.socket,
         *,
-        model_name: str,
-        model_version: str = "1",
         limits: GrpcLimits | None = None,
+        model_control: bool = True,
+        keys: ApiKeys | None = None,
+        tls: Tls | None = None,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
         """Prepare a server.
 
         Args:
-            engine: Answers single examples.
+            models: What is served.
             sock: A bound socket, from :func:`~apparate_jax.serve.listen.open_socket`; its place is
                 taken when the server starts.
-            model_name: Under which clients address the model.
-            model_version: The one version that there is.
             limits: Bounds on requests; the defaults of :class:`GrpcLimits` unless given.
+            model_control: Whether clients may load and unload models.
+            keys: Who may ask; everybody if None.
+            tls: Certificates; plain connections if None.
             drain_timeout_s: How long requests under way may take once the server is to end.
             on_ready: Called with the server's URL once it takes requests.
 
         Raises:
-            ConfigError: If a name cannot be part of a path, or the model's inputs are unknown or
-                have no datatype of the protocol.
+            ConfigError: The certificates cannot be used.
         """
         self._limits = limits or GrpcLimits()
-        self._served = Served(
-            engine, name=model_name, version=model_version, max_rows=self._limits.max_rows
-        )
+        self._models = models
+        self._model_control = model_control
+        self._keys = keys
+        self._credentials = None if tls is None else tls.grpc_credentials()
         self._sock = sock
         self._address = address_of(sock)
         self._drain_timeout_s = drain_timeout_s
@@ -74,7 +78,7 @@ class GrpcServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._now = asyncio.Event()
-        self.url = f"grpc://{self._address}"
+        self.url = f"grpc{'' if tls is None else 's'}://{self._address}"
 
     def run(self) -> None:
         """Serve until a signal comes or :meth:`stop` is called, and requests are answered.
@@ -91,8 +95,8 @@ class GrpcServer:
             ConfigError: If another process has taken the port.
         """
         self._loop = asyncio.get_running_loop()
-        service = Service(self._served, self._limits)
-        health = Health(("", SERVICE.full_name), lambda: self._served.ready)
+        service = Service(self._models, self._limits, model_control=self._model_control)
+        health = Health(("", SERVICE.full_name), lambda: self._models.ready)
         server = self._made(service, health)
         self._bind(server)
         await server.start()
@@ -130,6 +134,7 @@ class GrpcServer:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENTS_PING_EVERY_MS),
             ],
             compression=_COMPRESSIONS[self._limits.compression],
+            interceptors=() if self._keys is None else (RequireKey(self._keys),),
         )
         server.add_generic_rpc_handlers((service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -139,7 +144,10 @@ class GrpcServer:
     def _bind(self, server: grpc.aio.Server) -> None:
         self._sock.close()
         try:
-            server.add_insecure_port(self._address)
+            if self._credentials is None:
+                server.add_insecure_port(self._address)
+            else:
+                server.add_secure_port(self._address, self._credentials)
         except RuntimeError as error:
             host, _, port = self._address.rpartition(":")
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The calls of ``inference.GRPCInferenceService`` over a served model."""
+"""The calls of ``inference.GRPCInferenceService`` over served models."""
 
 import asyncio
 import math
@@ -13,7 +13,13 @@ from apparate_jax.serve.grpc.encoding import decode_request, encode_reply
 from apparate_jax.serve.grpc.errors import refuse
 from apparate_jax.serve.grpc.limits import GrpcLimits
 from apparate_jax.serve.grpc.stream import answer_stream
-from apparate_jax.serve.inference import Kind, Refusal, Served, now_s, server_metadata
+from apparate_jax.serve.inference import (
+    Models,
+    check_control,
+    now_s,
+    server_metadata,
+    statistics_of,
+)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -22,17 +28,19 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Service:
-    """The service of one model."""
+    """The service over models."""
 
-    def __init__(self, served: Served, limits: GrpcLimits) -> None:
+    def __init__(self, models: Models, limits: GrpcLimits, *, model_control: bool = True) -> None:
         """Make the service.
 
         Args:
-            served: The model.
+            models: What is served.
             limits: Bounds on requests.
+            model_control: Whether clients may load and unload models.
         """
-        self._served = served
+        self._models = models
         self._limits = limits
+        self._model_control = model_control
         self._closing = asyncio.Event()
         self._calls: dict[str, Handler] = {
             "ServerLive": self._server_live,
@@ -82,11 +90,10 @@ class Service:
         return pb.ServerLiveResponse(live=True)
 
     async def _server_ready(self, request: pb.ServerReadyRequest, _: Any) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=self._served.ready)
+        return pb.ServerReadyResponse(ready=self._models.ready)
 
     async def _model_ready(self, request: pb.ModelReadyRequest, _: Any) -> pb.ModelReadyResponse:
-        self._served.check(request.name, request.version)
-        return pb.ModelReadyResponse(ready=self._served.ready)
+        return pb.ModelReadyResponse(ready=self._models.served(request.name, request.version).ready)
 
     async def _server_metadata(
         self, request: pb.ServerMetadataRequest, _: Any
@@ -96,53 +103,54 @@ class Service:
     async def _model_metadata(
         self, request: pb.ModelMetadataRequest, _: Any
     ) -> pb.ModelMetadataResponse:
-        self._served.check(request.name, request.version)
-        return ParseDict(self._served.metadata, pb.ModelMetadataResponse())
+        served = self._models.served(request.name, request.version)
+        return ParseDict(served.metadata, pb.ModelMetadataResponse())
 
     async def _model_config(self, request: pb.ModelConfigRequest, _: Any) -> pb.ModelConfigResponse:
-        self._served.check(request.name, request.version)
-        return ParseDict({"config": self._served.config}, pb.ModelConfigResponse())
+        served = self._models.served(request.name, request.version)
+        return ParseDict({"config": served.config}, pb.ModelConfigResponse())
 
     async def _repository_index(
         self, request: pb.RepositoryIndexRequest, _: Any
     ) -> pb.RepositoryIndexResponse:
-        listed = self._served.ready or not request.ready
-        models = [self._served.index_entry()] if listed else []
+        found = self._models.index()
+        models = [one for one in found if one["state"] == "READY" or not request.ready]
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
     async def _model_infer(
         self, message: pb.ModelInferRequest, context: Any
     ) -> pb.ModelInferResponse:
         arrived_s = now_s()
-        served = self._served
-        served.check(message.model_name, message.model_version)
-        served.check_ready()
         left_s = context.time_remaining()
         deadline_s = math.inf if left_s is None else arrived_s + left_s
-        reply = await served.reply(decode_request(message), arrived_s, deadline_s)
-        return encode_reply(reply, served.name, served.version, message.id)
+        with self._models.lease(message.model_name, message.model_version) as served:
+            served.check_ready()
+            reply = await served.reply(decode_request(message), arrived_s, deadline_s)
+            return encode_reply(reply, served.name, served.version, message.id)
 
     async def _model_stream_infer(
         self, messages: AsyncIterator[pb.ModelInferRequest], context: Any
     ) -> None:
         await answer_stream(
-            self._served, messages, context.write, self._closing, self._limits.max_streamed
+            self._models, messages, context.write, self._closing, self._limits.max_streamed
         )
 
-    async def _model_statistics(self, request: pb.ModelStatisticsRequest, _: Any) -> None:
-        raise Refusal(Kind.UNSUPPORTED, "statistics are not kept by this server")
+    async def _model_statistics(
+        self, request: pb.ModelStatisticsRequest, _: Any
+    ) -> pb.ModelStatisticsResponse:
+        found = statistics_of(self._models, request.name, request.version)
+        return ParseDict(found, pb.ModelStatisticsResponse(), ignore_unknown_fields=False)
 
-    async def _repository_model_load(self, request: pb.RepositoryModelLoadRequest, _: Any) -> None:
-        raise self._fixed("loaded")
+    async def _repository_model_load(
+        self, request: pb.RepositoryModelLoadRequest, _: Any
+    ) -> pb.RepositoryModelLoadResponse:
+        check_control(self._model_control)
+        await asyncio.to_thread(self._models.load, request.model_name)
+        return pb.RepositoryModelLoadResponse()
 
     async def _repository_model_unload(
         self, request: pb.RepositoryModelUnloadRequest, _: Any
-    ) -> None:
-        raise self._fixed("unloaded")
-
-    def _fixed(self, what: str) -> Refusal:
-        return Refusal(
-            Kind.UNSUPPORTED,
-            f"models are not {what} while this server runs: it serves {self._served.name!r}, which "
-            "it was started with",
-        )
+    ) -> pb.RepositoryModelUnloadResponse:
+        check_control(self._model_control)
+        await asyncio.to_thread(self._models.unload, request.model_name)
+        return pb.RepositoryModelUnloadResponse()

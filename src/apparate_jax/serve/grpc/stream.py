@@ -22,7 +22,7 @@ from apparate_jax.serve.grpc.inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from apparate_jax.serve.inference import Reply, Served, now_s
+from apparate_jax.serve.inference import Models, Reply, Served, now_s
 
 LAST = "triton_final_response"
 _LOG = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ Write = Callable[[ModelStreamInferResponse], Awaitable[None]]
 
 
 async def answer_stream(
-    served: Served,
+    models: Models,
     messages: AsyncIterator[ModelInferRequest],
     write: Write,
     closing: asyncio.Event,
@@ -40,7 +40,7 @@ async def answer_stream(
     """Answer the requests of a stream until it ends or the server closes.
 
     Args:
-        served: The model.
+        models: What is served.
         messages: The stream's requests.
         write: Sends a response.
         closing: Set when no further request is to be read; those that were read are answered.
@@ -51,7 +51,7 @@ async def answer_stream(
 
     async def answer(message: ModelInferRequest) -> None:
         try:
-            async with aclosing(_responses(served, message)) as responses:
+            async with aclosing(_responses(models, message)) as responses:
                 async for response in responses:
                     async with writing:
                         await write(response)
@@ -88,15 +88,15 @@ async def _until(
 
 
 async def _responses(
-    served: Served, message: ModelInferRequest
+    models: Models, message: ModelInferRequest
 ) -> AsyncGenerator[ModelStreamInferResponse, None]:
     """What a request gets: replies, or the error that ended it."""
     arrived_s = now_s()
     try:
-        served.check(message.model_name, message.model_version)
-        served.check_ready()
-        async for reply in served.replies(decode_request(message), arrived_s):
-            yield ModelStreamInferResponse(infer_response=_encoded(served, message, reply))
+        with models.lease(message.model_name, message.model_version) as served:
+            served.check_ready()
+            async for reply in served.replies(decode_request(message), arrived_s):
+                yield ModelStreamInferResponse(infer_response=_encoded(served, message, reply))
     except Exception as error:
         nothing = ModelInferResponse(id=message.id)
         set_parameters(nothing.parameters, {LAST: True})

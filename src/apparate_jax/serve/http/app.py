@@ -6,16 +6,18 @@ the path is a few hundred microseconds, the model is what takes time.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apparate_jax.errors import ApparateError, RequestError
+from apparate_jax.serve.access import ApiKeys
+from apparate_jax.serve.http.access import RequireKey
 from apparate_jax.serve.http.body import (
     ClientGoneError,
     Headers,
@@ -26,7 +28,15 @@ from apparate_jax.serve.http.body import (
 )
 from apparate_jax.serve.http.errors import HttpRefusal, error_response, on_http_exception
 from apparate_jax.serve.http.limits import HttpLimits
-from apparate_jax.serve.inference import Answering, Served, now_s, server_metadata
+from apparate_jax.serve.http.telemetry import telemetry_routes
+from apparate_jax.serve.inference import (
+    Models,
+    Served,
+    check_control,
+    now_s,
+    server_metadata,
+    statistics_of,
+)
 from apparate_jax.serve.protocol import encode_infer_response, parse_infer_request
 
 _LOG = logging.getLogger(__name__)
@@ -34,32 +44,29 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 def build_app(
-    engine: Answering,
+    models: Models,
     *,
-    model_name: str,
-    model_version: str = "1",
     limits: HttpLimits | None = None,
-) -> Starlette:
-    """Make the application that serves one model.
+    model_control: bool = True,
+    page: bool = True,
+    keys: ApiKeys | None = None,
+) -> ASGIApp:
+    """Make the application that serves models.
 
     Responses hold the outputs ``logits`` and ``label``, and on request ``exit``, ``exit_depth`` and
     ``error``; for a request of one row the last three are response parameters as well (see
     :mod:`apparate_jax.serve.inference.outputs`).
 
     Args:
-        engine: Answers single examples.
-        model_name: Under which clients address the model.
-        model_version: The one version that there is.
+        models: What is served.
         limits: Bounds on requests; the defaults of :class:`HttpLimits` unless given.
-
-    Raises:
-        ConfigError: If a name cannot be part of a path, or the model's inputs are unknown or have
-            no datatype of the protocol.
+        model_control: Whether clients may load and unload models.
+        page: Whether there is a page for people at ``/``.
+        keys: Who may ask; everybody if None.
     """
     limits = limits or HttpLimits()
-    served = Served(engine, name=model_name, version=model_version, max_rows=limits.max_rows)
-    told = _Endpoints(served, limits)
-    infer = _Infer(served, limits)
+    told = _Endpoints(models, limits, model_control)
+    infer = _Infer(models, limits)
     model = "/v2/models/{model}"
     versioned = model + "/versions/{version}"
     # The path that matters comes first: routes are tried in order.
@@ -68,30 +75,41 @@ def build_app(
         Route(f"{versioned}/infer", infer, methods=["POST"]),
         Route("/v2/health/live", told.live),
         Route("/v2/health/ready", told.ready),
-        Route(f"{model}/ready", told.model_ready),
-        Route(f"{versioned}/ready", told.model_ready),
-        Route(f"{model}/config", told.model_config),
-        Route(f"{versioned}/config", told.model_config),
+        *(
+            Route(f"{path}/{what}", endpoint)
+            for path in (model, versioned)
+            for what, endpoint in (
+                ("ready", told.model_ready),
+                ("config", told.model_config),
+                ("stats", told.statistics),
+            )
+        ),
+        Route("/v2/models/stats", told.statistics),
         Route(model, told.model_metadata),
         Route(versioned, told.model_metadata),
         Route("/v2/repository/index", told.index, methods=["POST"]),
+        Route("/v2/repository/models/{model}/load", told.load, methods=["POST"]),
+        Route("/v2/repository/models/{model}/unload", told.unload, methods=["POST"]),
         Route("/v2", told.metadata),
+        *telemetry_routes(models.statistics, index=models.index, page=page),
     ]
     handlers = {HTTPException: on_http_exception, ApparateError: told.on_error}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    return app if keys is None else RequireKey(app, keys)
 
 
-def _check(served: Served, path: Mapping[str, str]) -> None:
-    """Refuse a path that names another model or version."""
-    served.check(path["model"], path.get("version", ""))
+def _named(path: Mapping[str, str]) -> tuple[str, str]:
+    """Model and version that a path names; the version may be empty."""
+    return path["model"], path.get("version", "")
 
 
 class _Endpoints:
-    """The endpoints that tell of the server and its model."""
+    """The endpoints that tell of the server and its models."""
 
-    def __init__(self, served: Served, limits: HttpLimits) -> None:
-        self._served = served
+    def __init__(self, models: Models, limits: HttpLimits, model_control: bool) -> None:
+        self._models = models
         self._limits = limits
+        self._model_control = model_control
 
     async def on_error(self, request: Request, error: Exception) -> Response:
         return error_response(error, self._limits.retry_after_s)
@@ -100,41 +118,56 @@ class _Endpoints:
         return JSONResponse({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        ready = self._served.ready
+        ready = self._models.ready
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def metadata(self, request: Request) -> Response:
         return JSONResponse(server_metadata())
 
     async def model_ready(self, request: Request) -> Response:
-        _check(self._served, request.path_params)
-        ready = self._served.ready
-        return JSONResponse({"name": self._served.name, "ready": ready}, 200 if ready else 503)
+        served = self._models.served(*_named(request.path_params))
+        return JSONResponse(
+            {"name": served.name, "ready": served.ready}, 200 if served.ready else 503
+        )
 
     async def model_metadata(self, request: Request) -> Response:
-        _check(self._served, request.path_params)
-        return JSONResponse(self._served.metadata)
+        return JSONResponse(self._models.served(*_named(request.path_params)).metadata)
 
     async def model_config(self, request: Request) -> Response:
-        _check(self._served, request.path_params)
-        return JSONResponse(self._served.config)
+        return JSONResponse(self._models.served(*_named(request.path_params)).config)
+
+    async def statistics(self, request: Request) -> Response:
+        path = request.path_params
+        return JSONResponse(statistics_of(self._models, *(_named(path) if path else ("", ""))))
 
     async def index(self, request: Request) -> Response:
-        return JSONResponse([self._served.index_entry()])
+        return JSONResponse(self._models.index())
+
+    async def load(self, request: Request) -> Response:
+        await self._control(self._models.load, request)
+        return JSONResponse({})
+
+    async def unload(self, request: Request) -> Response:
+        await self._control(self._models.unload, request)
+        return JSONResponse({})
+
+    async def _control(self, what: Callable[[str], None], request: Request) -> None:
+        check_control(self._model_control)
+        await asyncio.to_thread(what, request.path_params["model"])
 
 
 class _Infer:
     """The infer endpoint, as an ASGI application."""
 
-    def __init__(self, served: Served, limits: HttpLimits) -> None:
-        self._served = served
+    def __init__(self, models: Models, limits: HttpLimits) -> None:
+        self._models = models
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = dict(scope["headers"])
         try:
-            _check(self._served, scope["path_params"])
-            response = await self._answer(receive, headers)
+            with self._models.lease(*_named(scope["path_params"])) as served:
+                response = await self._answer(served, receive, headers)
         except ClientGoneError:
             return
         except Exception as error:
@@ -143,8 +176,7 @@ class _Infer:
             response = error_response(error, self._limits.retry_after_s)
         await response(scope, receive, send)
 
-    async def _answer(self, receive: Receive, headers: Headers) -> Response:
-        served = self._served
+    async def _answer(self, served: Served, receive: Receive, headers: Headers) -> Response:
         arrived_s = now_s()
         served.check_ready()
         body = await read_body(receive, headers, self._limits)

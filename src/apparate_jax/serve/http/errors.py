@@ -14,6 +14,7 @@ _STATUS: Mapping[Kind, int] = MappingProxyType(
         Kind.INVALID: 400,
         Kind.UNKNOWN: 404,
         Kind.UNSUPPORTED: 501,
+        Kind.FORBIDDEN: 403,
         Kind.FULL: 503,
         Kind.UNAVAILABLE: 503,
         Kind.LATE: 504,

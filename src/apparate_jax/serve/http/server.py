@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from apparate_jax.serve.access import Tls
 from apparate_jax.serve.listen import address_of, cannot_take, open_socket
 from apparate_jax.serve.running import DRAIN_TIMEOUT_S, run_frontends
 
@@ -29,6 +30,7 @@ class HttpServer:
         *,
         drain_timeout_s: int = DRAIN_TIMEOUT_S,
         on_ready: Callable[[str], None] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Prepare a server.
 
@@ -37,6 +39,10 @@ class HttpServer:
             sock: A bound socket, from :func:`open_socket`; closed when the server ends.
             drain_timeout_s: How long requests under way may take once the server is to end.
             on_ready: Called with the server's URL once it takes requests.
+            tls: Certificates; plain connections if None.
+
+        Raises:
+            ConfigError: The certificates cannot be used.
         """
         self._sock = sock
         self._on_ready = on_ready
@@ -56,7 +62,10 @@ class HttpServer:
                 timeout_graceful_shutdown=drain_timeout_s,
             )
         )
-        self.url = f"http://{address_of(sock)}"
+        if tls is not None:
+            self._server.config.load()
+            self._server.config.ssl = tls.context()
+        self.url = f"http{'' if tls is None else 's'}://{address_of(sock)}"
 
     def run(self) -> None:
         """Serve until a signal comes or :meth:`stop` is called, and requests are answered.

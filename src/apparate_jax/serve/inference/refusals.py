@@ -24,6 +24,8 @@ class Kind(Enum):
     """No such model or version."""
     UNSUPPORTED = auto()
     """The protocol has it, this server has not."""
+    FORBIDDEN = auto()
+    """Clients may not ask for it here."""
     FULL = auto()
     """Too many requests wait, or too many for its deadline: come again later."""
     UNAVAILABLE = auto()

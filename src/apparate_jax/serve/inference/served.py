@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from apparate_jax.core import FINAL, Answer
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.inference.answers import Answering, answer_rows, answers_then_finals
+from apparate_jax.serve.inference.counted import counted
 from apparate_jax.serve.inference.describe import model_config, model_metadata
 from apparate_jax.serve.inference.outputs import (
     Options,
@@ -19,8 +20,10 @@ from apparate_jax.serve.inference.outputs import (
     output_tensors,
     response_parameters,
 )
+from apparate_jax.serve.inference.raw_inputs import raw_inputs_of
 from apparate_jax.serve.inference.refusals import Kind, Refusal
 from apparate_jax.serve.protocol import InferRequest, OutputTensor, Scalar, check_against
+from apparate_jax.serve.telemetry import Statistics
 
 DEFAULT_VERSION = "1"
 MAX_ROWS = 256
@@ -51,6 +54,7 @@ class Served:
         name: str,
         version: str = DEFAULT_VERSION,
         max_rows: int = MAX_ROWS,
+        statistics: Statistics | None = None,
     ) -> None:
         """Describe a model to clients.
 
@@ -59,6 +63,7 @@ class Served:
             name: Under which clients address the model.
             version: The one version that there is.
             max_rows: Most examples in one request.
+            statistics: Where requests are counted; nowhere if None.
 
         Raises:
             ConfigError: If a name cannot be part of a path, or the model's inputs are unknown or
@@ -75,7 +80,9 @@ class Served:
         self.name = name
         self.version = version
         self.max_rows = max_rows
+        self.statistics = statistics
         self._engine = engine
+        self._raw = raw_inputs_of(engine.model)
         labels = engine.model.labels
         self._labels = labels if len(labels) == engine.num_classes else ()
         self.metadata = model_metadata(name, version, engine.model, engine.num_classes)
@@ -86,19 +93,6 @@ class Served:
         """Whether requests are taken and answered."""
         return self._engine.ready
 
-    def check(self, model: str, version: str = "") -> None:
-        """Refuse another model or version than this; no version means any.
-
-        Raises:
-            Refusal: Of kind ``UNKNOWN``.
-        """
-        if model != self.name:
-            raise Refusal(Kind.UNKNOWN, f"model {model!r} is unknown: {self.name!r} is served here")
-        if version not in ("", self.version):
-            raise Refusal(
-                Kind.UNKNOWN, f"model {model!r} has no version {version!r}: it has {self.version!r}"
-            )
-
     def check_ready(self) -> None:
         """Refuse while no requests are taken.
 
@@ -107,11 +101,6 @@ class Served:
         """
         if not self.ready:
             raise Refusal(Kind.UNAVAILABLE, f"model {self.name!r} is not ready: ask again later")
-
-    def index_entry(self) -> dict[str, str]:
-        """The model's entry in the index of a repository."""
-        state, reason = ("READY", "") if self.ready else ("UNAVAILABLE", "not ready")
-        return {"name": self.name, "version": self.version, "state": state, "reason": reason}
 
     async def reply(
         self, request: InferRequest, arrived_s: float, deadline_s: float = math.inf
@@ -128,12 +117,16 @@ class Served:
             Refusal: If its time ran out; examples that had not begun are withdrawn.
             ApparateError: What the engine raised.
         """
-        options, inputs = self._checked(request)
-        try:
-            answers = await answer_rows(self._engine, inputs, options.terms(arrived_s, deadline_s))
-        except TimeoutError:
-            raise _late(options) from None
-        return self._made(options, answers, response_parameters(answers))
+        with counted(self.statistics, arrived_s) as times:
+            options, inputs = await self._checked(request)
+            times.input_s = now_s() - arrived_s
+            terms = options.terms(arrived_s, deadline_s)
+            try:
+                answers = await answer_rows(self._engine, inputs, terms)
+            except TimeoutError:
+                raise _late(options) from None
+            with times.output():
+                return self._made(options, answers, response_parameters(answers))
 
     async def replies(self, request: InferRequest, arrived_s: float) -> AsyncGenerator[Reply, None]:
         """Answer a request as soon as possible, and again once the original model has answered.
@@ -155,25 +148,38 @@ class Served:
             Refusal: If its time ran out.
             ApparateError: What the engine raised.
         """
-        options, inputs = self._checked(request)
-        early: list[Answer] | None = None
-        answering = answers_then_finals(self._engine, inputs, options.terms(arrived_s))
-        async with aclosing(answering):
-            try:
-                async for answers in answering:
-                    parameters = response_parameters(answers)
-                    provisional = early is None and not _all_final(answers)
-                    parameters["provisional"] = provisional
-                    if early is not None:
-                        parameters["confirmed"] = _labels(answers) == _labels(early)
-                    early = answers
-                    yield self._made(options, answers, parameters, last=not provisional)
-            except TimeoutError:
-                raise _late(options) from None
+        with counted(self.statistics, arrived_s) as times:
+            options, inputs = await self._checked(request)
+            times.input_s = now_s() - arrived_s
+            early: list[Answer] | None = None
+            answering = answers_then_finals(self._engine, inputs, options.terms(arrived_s))
+            async with aclosing(answering):
+                try:
+                    async for answers in answering:
+                        with times.output():
+                            reply = self._reply_of(options, answers, early)
+                        early = answers
+                        yield reply
+                except TimeoutError:
+                    raise _late(options) from None
 
-    def _checked(self, request: InferRequest) -> tuple[Options, dict[str, NDArray[Any]]]:
+    async def _checked(self, request: InferRequest) -> tuple[Options, dict[str, NDArray[Any]]]:
         options = options_of(request)
-        return options, check_against(self._engine.model.inputs, request.inputs, self.max_rows)
+        inputs = request.inputs
+        if self._raw is not None and self._raw.is_meant(inputs):
+            inputs = await self._raw.prepare(inputs, self.max_rows)
+        return options, check_against(self._engine.model.inputs, inputs, self.max_rows)
+
+    def _reply_of(
+        self, options: Options, answers: Sequence[Answer], early: Sequence[Answer] | None
+    ) -> Reply:
+        """One of the replies in a stream: the first one, or that which confirms ``early``."""
+        parameters = response_parameters(answers)
+        provisional = early is None and not _all_final(answers)
+        parameters["provisional"] = provisional
+        if early is not None:
+            parameters["confirmed"] = _labels(answers) == _labels(early)
+        return self._made(options, answers, parameters, last=not provisional)
 
     def _made(
         self,

@@ -148,7 +148,13 @@ def bring_up(
     statistics.watch(engine)
     engine.start()
     feedback.attach(engine)
-    served = Served(engine, name=config.name, version=version, max_rows=config.max_rows)
+    served = Served(
+        engine,
+        name=config.name,
+        version=version,
+        max_rows=config.max_rows,
+        statistics=statistics,
+    )
     return Deployment(served, service, engine, feedback, statistics, read_from)
 
 

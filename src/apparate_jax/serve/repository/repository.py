@@ -118,17 +118,6 @@ class Repository:
         """
         return self._found(name, version).served
 
-    def statistics_of(self, name: str, version: str = "") -> dict[str, Statistics]:
-        """The counts of a model's version, or of all its versions.
-
-        Raises:
-            Refusal: Of kind ``UNKNOWN`` or ``UNAVAILABLE``.
-        """
-        if version:
-            return {version: self._found(name, version).statistics}
-        self._found(name, version)
-        return {key: one.statistics for key, one in dict(self._models[name].running).items()}
-
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:
         """The counts of everything that is served, by name and version."""
         return {
