@@ -74,13 +74,11 @@ def status_of(statistics: Statistics, now_s: float, *, history: int = 0) -> dict
 
 def _now(s: Statistics, now_s: float) -> dict[str, Any]:
     rows = s.recent.rows()
-    span = s.recent.rows(SPAN)
     batches = sum(one.infer.count for one in s.batches.values())
     answers = sum(one.answers for one in s.batches.values())
     latency = _percentiles(s.recent.latency_ms[rows])
     vanilla = _percentiles(s.recent.vanilla_ms[rows])
     tunings = int(s.tunings.counts.sum())
-    guard = Guard(s.max_disagreement, "long-run", answers=s.checked)
     return {
         "ready": s.ready,
         "uptime_s": round(s.wall() - s.started_s, 1),
@@ -92,17 +90,7 @@ def _now(s: Statistics, now_s: float) -> dict[str, Any]:
         "pending_requests": s.pending,
         "mean_batch": round(answers / batches, 2) if batches else 0.0,
         "batches": {str(shape): one.infer.count for shape, one in sorted(s.batches.items())},
-        "accuracy": {
-            "promise": s.promise,
-            "max_disagreement": s.max_disagreement,
-            "checked": s.checked,
-            "disagreed": s.wrong,
-            "allowed": round(allowed(guard), 1),
-            "agreement": round(1.0 - s.wrong / s.checked, 6) if s.checked else None,
-            "window": len(span),
-            "window_disagreed": int(s.recent.wrong[span].sum()),
-            "window_allowed": int(s.max_disagreement * SPAN),
-        },
+        "accuracy": _accuracy(s),
         "exits": _exits(s),
         "control": {
             "tunings": tunings,
@@ -117,6 +105,22 @@ def _now(s: Statistics, now_s: float) -> dict[str, Any]:
             "failed": dict(sorted(s.failures.items())),
         },
         "events": [{"at_s": round(e.at_s, 3), "text": e.text} for e in s.events],
+    }
+
+
+def _accuracy(s: Statistics) -> dict[str, Any]:
+    span = s.recent.rows(SPAN)
+    guard = Guard(s.max_disagreement, "long-run", answers=s.checked)
+    return {
+        "promise": s.promise,
+        "max_disagreement": round(s.max_disagreement, 9),
+        "checked": s.checked,
+        "disagreed": s.wrong,
+        "allowed": round(allowed(guard), 1),
+        "agreement": round(1.0 - s.wrong / s.checked, 6) if s.checked else None,
+        "window": len(span),
+        "window_disagreed": int(s.recent.wrong[span].sum()),
+        "window_allowed": int(s.max_disagreement * SPAN),
     }
 
 
