@@ -151,10 +151,11 @@ function showNow(model) {
   const a = model.accuracy;
   const held = a.disagreed <= a.allowed;
   const least = percent(1 - a.max_disagreement, 2);
-  const word = a.promise === "none" ? `aims at ${least}` : held ? `holds ${least}` : `below the promised ${least}`;
-  const line = element("span", word, held ? "good" : a.promise === "none" ? "warn" : "bad");
+  const promised = a.promise !== "none";
+  const word = !promised ? `aims at ${least}` : held ? `${least} as promised` : `below the promised ${least}`;
+  const line = element("span", word, !promised ? "warn" : held ? "good" : "bad");
   const more = document.createElement("span");
-  more.append(line, `, ${count(a.disagreed)} of ${count(a.checked)} differ`);
+  more.append(line, `: ${count(a.disagreed)} of ${count(a.checked)} differ, ${count(Math.floor(a.allowed))} may`);
   value("agreement", percent(a.agreement, 2), "", more);
   value("throughput", count(model.throughput_rps), "per s", `batches of ${count(model.mean_batch)} on average`);
   value("queue", count(model.queue), "waiting", `${count(model.pending_requests)} requests under way`);
@@ -163,7 +164,9 @@ function showNow(model) {
 function showCharts(model) {
   const samples = histories.get(key(model));
   const to = samples.at(-1)?.at_s ?? Date.now() / 1000;
-  const window = [to - 60 * Number(get("minutes").value), to];
+  // what there is, up to the minutes that were chosen
+  const first = Math.min(samples[0]?.at_s ?? to, to - 30);
+  const window = [Math.max(first, to - 60 * Number(get("minutes").value)), to];
   const shown = samples.filter((sample) => sample.at_s >= window[0]);
   const line = (label, stroke, read, more = {}) => ({ label, stroke, read, ...more });
   const of = (name) => (sample) => sample[name];
