@@ -65,6 +65,13 @@ def test_it_ends_where_memory_does_and_keeps_the_latest():
     assert history.last(0)["at_s"] == []
 
 
+def test_time_goes_on_when_the_clock_is_set_back():
+    history = History(NAMES)
+    for now_s, at_s in ((1.0, 1000.0), (2.0, 1001.0), (3.0, 500.0)):
+        history.sample(now_s, at_s, Recent(), PLAN, 0)
+    assert history.last()["at_s"] == [1000.0, 1001.0, 1002.0]
+
+
 def test_one_a_second():
     history = History(NAMES)
     assert history.due(0.0)

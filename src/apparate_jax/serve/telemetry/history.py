@@ -43,6 +43,7 @@ class History:
         self._thresholds = np.full((SAMPLES, len(site_names)), np.nan, np.float32)
         self._taken = 0
         self._last_s = -np.inf
+        self._epoch_s = 0.0  # of the engine's clock, in seconds since the epoch
 
     def due(self, now_s: float) -> bool:
         """Whether a sample is to be taken."""
@@ -55,7 +56,8 @@ class History:
 
         Args:
             now_s: Seconds of the engine's clock.
-            at_s: The same moment, in seconds since the epoch.
+            at_s: The same moment, in seconds since the epoch. The first sample's counts: from
+                there on time is the engine's, which never goes back.
             recent: The last answers.
             plan: The plan in force.
             waiting: Inputs that wait for a batch.
@@ -66,7 +68,9 @@ class History:
         times = (recent.latency_ms[rows], recent.vanilla_ms[rows])
         found = [v for t in times for v in _percentiles(t)]
         row = dict(zip(_LINES, (recent.rate(now_s, OVER_S), *found), strict=True))
-        row |= {"at_s": at_s, "queue": waiting}
+        if not self._taken:
+            self._epoch_s = at_s - now_s
+        row |= {"at_s": self._epoch_s + now_s, "queue": waiting}
         row["disagreement"] = float(recent.wrong[span].mean()) if len(span) else np.nan
         for name, column in self._columns.items():
             column[at] = row[name]
