@@ -3,10 +3,11 @@
 The policy, the batches, the load policy and the rules of leaving are the engine's own; only time
 is a model of it. Requests arrive when they arrive. At most ``max_in_flight`` batches are under way;
 what a batch holds is decided by the engine's batching policy when a slot is free for it, from those
-that wait then, and the device runs batches one after another. A ramp's answer is there ``LatencyModel.answers_ms`` after the
-device took the batch up. Whoever's recorded error is below the threshold in force at that moment
-leaves there; the controller sees the batch once it has run to its end. A shadow batch runs the
-other heads after its own answers have left, and the next batch waits for them.
+that wait then (:mod:`apparate_jax.bench.forming`), and the device runs batches one after another. A
+ramp's answer is there ``LatencyModel.answers_ms`` after the device took the batch up. Whoever's
+recorded error is below the threshold in force at that moment leaves there; the controller sees the
+batch once it has run to its end. A shadow batch runs the other heads after its own answers have
+left, and the next batch waits for them.
 
 Two more things of the profile are measured, not assumed: what handling by the engine adds before
 an idle device can begin (while it is busy, that is hidden behind the batch before), and how single
@@ -326,7 +327,7 @@ class _Run:
         formed, started, finished, size, shape, shadow = map(
             np.asarray, zip(*self.batches, strict=True)
         )
-        served = np.concatenate([np.asarray(members) for members in self.members])
+        served = _in_a_row(self.members)
         order = np.argsort(served, kind="stable")
         batch, requests = np.repeat(np.arange(len(size)), size)[order], served[order]
         left_at, after_s = self._left(np.asarray(self.kinds)[batch], order)
@@ -365,3 +366,11 @@ class _Run:
             after_s[row, : len(offsets)] = offsets
             where[row, : len(offsets)] = (*sites, self.stream.end)
         return where[kind, exits], after_s[kind, exits]
+
+
+def _in_a_row(members: Sequence[Members]) -> NDArray[np.int64]:
+    """The requests of all batches, in the order in which they were served."""
+    last = members[-1]
+    if isinstance(last, range):  # stretches of the arrivals, and nobody is left out
+        return np.arange(last.stop)
+    return np.concatenate([np.asarray(batch, np.int64) for batch in members])
