@@ -22,8 +22,9 @@ def hall():
 
 @pytest.fixture
 def client(hall):
-    running = {"name": "a", "version": "1", "state": "READY", "reason": ""}
-    routes = telemetry_routes(hall.statistics, clock=hall.now_s, index=lambda: [running, GONE])
+    ready = {"version": "1", "state": "READY", "reason": ""}
+    index = [{"name": "a", **ready}, {"name": "uncounted", **ready}, GONE]
+    routes = telemetry_routes(hall.statistics, clock=hall.now_s, index=lambda: index)
     with TestClient(Starlette(routes=routes)) as client:
         yield client
 

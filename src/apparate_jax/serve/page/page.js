@@ -64,7 +64,11 @@ function denied(known) {
 function remember(model) {
   const { at_s: times, exits, thresholds, ...lines } = model.history;
   const known = histories.get(key(model)) ?? [];
-  const last = known.length ? known.at(-1).at_s : -Infinity;
+  let last = known.length ? known.at(-1).at_s : -Infinity;
+  if (times.length && times.at(-1) < last - 60) { // another process, after its clock was set back
+    known.length = 0;
+    last = -Infinity;
+  }
   const pick = (columns, n) => Object.fromEntries(Object.entries(columns).map(([name, c]) => [name, c[n]]));
   times.forEach((at_s, n) => {
     if (at_s <= last) return;

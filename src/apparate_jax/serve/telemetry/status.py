@@ -31,8 +31,8 @@ def server_status(
         models: Counts by name and version.
         now_s: Seconds of the engine's clock.
         started_s: When the server started, of the same clock.
-        index: Entries of the repository's index; those of models that have no counts are told as
-            ``unavailable``, with the reason.
+        index: Entries of the repository's index; models that are not ready and have no counts are
+            told as ``unavailable``, with the reason.
         history: Samples of each model's last minutes that come with it.
     """
     running = [
@@ -47,7 +47,11 @@ def server_status(
             "uptime_s": round(now_s - started_s, 1),
         },
         "models": running,
-        "unavailable": [dict(entry) for entry in index if entry["name"] not in names],
+        "unavailable": [
+            dict(entry)
+            for entry in index
+            if entry["name"] not in names and entry["state"] != "READY"
+        ],
     }
 
 
