@@ -339,6 +339,8 @@ class BatchRecord:
         final_predictions: i32[n], the original model's.
         lost: Further answers that left early, for which the original model has none to compare.
         shadow: Answers of all ramps, where the batch was a shadow batch.
+        ready_s: f64[R], when each ramp's answers were on the host.
+        traces: Spans of the inputs' requests, n of them, or none at all where nobody traces.
     """
 
     sites: tuple[int, ...]
@@ -353,6 +355,8 @@ class BatchRecord:
     final_predictions: NDArray[np.int32]
     lost: int = 0
     shadow: ShadowAnswers | None = None
+    ready_s: tuple[float, ...] = ()
+    traces: tuple[object | None, ...] = ()
 
     @property
     def agrees(self) -> NDArray[np.bool_]:

@@ -52,6 +52,7 @@ class Request:
         deadline_s: When its answer is due; infinite where nobody said so.
         priority: Its level; 1 goes first.
         final: Resolved with the original model's own answer too, for whoever wants both.
+        trace: Span that what happens to it belongs to.
         future: Resolved exactly once, with an answer or an error.
     """
 
@@ -61,6 +62,7 @@ class Request:
     deadline_s: float = math.inf
     priority: int = 1
     final: "Future[Answer] | None" = None
+    trace: object | None = None
     future: "Future[Answer]" = field(default_factory=Future)
 
     def begin(self) -> bool:

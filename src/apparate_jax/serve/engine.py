@@ -190,6 +190,7 @@ class Engine:
         arrived_s: float | None = None,
         priority: int | None = None,
         deadline_s: float | None = None,
+        trace: object | None = None,
     ) -> "Future[Answer]":
         """Submit one example.
 
@@ -202,6 +203,7 @@ class Engine:
             priority: Its level, 1 is the highest; None or 0 is the configured default.
             deadline_s: When its answer is due (engine's clock); never unless given or configured.
                 Once it passed, a request that still waits is dropped.
+            trace: Span of the request; the batch's record has it.
 
         Returns:
             A future of the answer. It may raise :class:`NumericsError` (the original's logits were
@@ -219,7 +221,8 @@ class Engine:
         arrived_s = self._clock() if arrived_s is None else arrived_s
         level = self._level(priority) if priority else self._default_level
         due_s = arrived_s + self._due_after_s if deadline_s is None else deadline_s
-        request = Request(self._inputs.ordered(inputs), arrived_s, exact, due_s, level, final)
+        values = self._inputs.ordered(inputs)
+        request = Request(values, arrived_s, exact, due_s, level, final, trace)
         with self._idle:
             self._open += 1
         try:

@@ -32,6 +32,7 @@ class InFlight:
         answers: Packed answers as they are queued, or the error that ended the batch.
         released: bool[n], who has an answer.
         released_s: f64[n], since when.
+        ready_s: When each ramp's answers were on the host, as they come.
         exits: i32[n], position of the ramp that answered, R for the original model.
         errors: f32[n, R].
         predictions: i32[n, R].
@@ -45,6 +46,7 @@ class InFlight:
     answers: "queue.SimpleQueue[jax.Array | BaseException]" = field(
         default_factory=queue.SimpleQueue
     )
+    ready_s: list[float] = field(default_factory=list)
     released: NDArray[np.bool_] = field(init=False)
     released_s: NDArray[np.float64] = field(init=False)
     exits: NDArray[np.int32] = field(init=False)
@@ -137,7 +139,17 @@ def make_record(
         final_predictions=label[finite],
         lost=int(np.count_nonzero(batch.exits[~finite] < len(batch.sites))),
         shadow=shadow,
+        ready_s=tuple(batch.ready_s),
+        traces=_traces(batch, finite),
     )
+
+
+def _traces(batch: InFlight, finite: NDArray[np.bool_]) -> tuple[object | None, ...]:
+    """Spans of the inputs that the model has an answer for; none at all where nobody traces."""
+    traces = [request.trace for request in batch.requests]
+    if not any(trace is not None for trace in traces):
+        return ()
+    return tuple(trace for trace, kept in zip(traces, finite, strict=True) if kept)
 
 
 def shadow_answers(

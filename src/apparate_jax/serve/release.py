@@ -62,6 +62,7 @@ class Release:
         """
         for position, site in enumerate(batch.sites):
             error, label, logits = next_answer(batch)
+            batch.ready_s.append(self._clock())
             batch.errors[:, position], batch.predictions[:, position] = error, label
             plan = self._plan()
             threshold = plan.thresholds[position] if plan.sites == batch.sites else 0.0

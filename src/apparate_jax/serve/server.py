@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apparate_jax.errors import ApparateError, ConfigError
 from apparate_jax.serve.access import Tls, read_keys
@@ -26,6 +26,9 @@ from apparate_jax.serve.running import Frontend, run_frontends
 from apparate_jax.serve.service import OnPhase
 from apparate_jax.serve.settings import Port, ServerSettings
 from apparate_jax.serve.telemetry import server_status
+
+if TYPE_CHECKING:
+    from apparate_jax.serve.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +70,10 @@ class Server:
         if settings.http_port == settings.grpc_port == "off":
             raise ConfigError("http_port and grpc_port are both off: nothing would be served")
         self._repository = Repository(
-            configs, state_dir=settings.state_dir, drain_s=settings.drain_timeout_s
+            configs,
+            state_dir=settings.state_dir,
+            drain_s=settings.drain_timeout_s,
+            spans=_spans(settings),
         )
         with contextlib.ExitStack() as ends:
             http = _socket(settings.host, settings.http_port, ends)
@@ -119,6 +125,14 @@ class Server:
         )
         with _reloading(repository):
             run_frontends(frontends, None if on_ready is None else lambda: on_ready(running))
+
+
+def _spans(settings: ServerSettings) -> "Spans | None":
+    if settings.otlp_endpoint is None:
+        return None
+    from apparate_jax.serve.telemetry.spans import spans_to
+
+    return spans_to(settings.otlp_endpoint, settings.trace_frac)
 
 
 def _socket(host: str, port: Port, ends: contextlib.ExitStack) -> socket.socket | None:

@@ -99,6 +99,8 @@ class ServerSettings(_Table):
     api_keys_file: Path | None = None
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: str | None = None
+    trace_frac: float = 0.01
     tls: TlsTable | None = None
     limits: LimitsTable = LimitsTable()
     defaults: ModelDefaults = ModelDefaults()

@@ -125,14 +125,20 @@ class Service:
         deadline_s = math.inf if left_s is None else arrived_s + left_s
         with self._models.lease(message.model_name, message.model_version) as served:
             served.check_ready()
-            reply = await served.reply(decode_request(message), arrived_s, deadline_s)
+            request = decode_request(message)
+            reply = await served.reply(request, arrived_s, deadline_s, trace_headers(context))
             return encode_reply(reply, served.name, served.version, message.id)
 
     async def _model_stream_infer(
         self, messages: AsyncIterator[pb.ModelInferRequest], context: Any
     ) -> None:
         await answer_stream(
-            self._models, messages, context.write, self._closing, self._limits.max_streamed
+            self._models,
+            messages,
+            context.write,
+            self._closing,
+            self._limits.max_streamed,
+            trace_headers(context),
         )
 
     async def _model_statistics(
@@ -154,3 +160,9 @@ class Service:
         check_control(self._model_control)
         await asyncio.to_thread(self._models.unload, request.model_name)
         return pb.RepositoryModelUnloadResponse()
+
+
+def trace_headers(context: Any) -> dict[str, str]:
+    """The metadata of W3C Trace Context, where a client sends it."""
+    metadata = context.invocation_metadata() or ()
+    return {name: value for name, value in metadata if name in ("traceparent", "tracestate")}

@@ -10,7 +10,7 @@ References:
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 import grpc
@@ -23,6 +23,7 @@ from apparate_jax.serve.grpc.inference_pb2 import (
     ModelStreamInferResponse,
 )
 from apparate_jax.serve.inference import Models, Reply, Served, now_s
+from apparate_jax.serve.inference.served import NO_HEADERS
 
 LAST = "triton_final_response"
 _LOG = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ async def answer_stream(
     write: Write,
     closing: asyncio.Event,
     max_streamed: int,
+    carrier: Mapping[str, str] = NO_HEADERS,
 ) -> None:
     """Answer the requests of a stream until it ends or the server closes.
 
@@ -45,13 +47,14 @@ async def answer_stream(
         write: Sends a response.
         closing: Set when no further request is to be read; those that were read are answered.
         max_streamed: Most requests under way; the stream is not read while there are so many.
+        carrier: Metadata that may name the client's span.
     """
     slots = asyncio.Semaphore(max_streamed)
     writing = asyncio.Lock()
 
     async def answer(message: ModelInferRequest) -> None:
         try:
-            async with aclosing(_responses(models, message)) as responses:
+            async with aclosing(_responses(models, message, carrier)) as responses:
                 async for response in responses:
                     async with writing:
                         await write(response)
@@ -88,14 +91,14 @@ async def _until(
 
 
 async def _responses(
-    models: Models, message: ModelInferRequest
+    models: Models, message: ModelInferRequest, carrier: Mapping[str, str]
 ) -> AsyncGenerator[ModelStreamInferResponse, None]:
     """What a request gets: replies, or the error that ended it."""
     arrived_s = now_s()
     try:
         with models.lease(message.model_name, message.model_version) as served:
             served.check_ready()
-            async for reply in served.replies(decode_request(message), arrived_s):
+            async for reply in served.replies(decode_request(message), arrived_s, carrier):
                 yield ModelStreamInferResponse(infer_response=_encoded(served, message, reply))
     except Exception as error:
         nothing = ModelInferResponse(id=message.id)

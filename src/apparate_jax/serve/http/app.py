@@ -181,7 +181,8 @@ class _Infer:
         served.check_ready()
         body = await read_body(receive, headers, self._limits)
         request = parse_infer_request(body, _header_length(headers))
-        reply = await unless_gone(receive, served.reply(request, arrived_s))
+        answering = served.reply(request, arrived_s, carrier=_trace_headers(headers))
+        reply = await unless_gone(receive, answering)
         content, header_length = encode_infer_response(
             served.name,
             served.version,
@@ -206,6 +207,12 @@ class _Infer:
                 extra["Content-Encoding"] = coding
             extra["Vary"] = "Accept-Encoding"
         return Response(content, headers=extra, media_type=media_type)
+
+
+def _trace_headers(headers: Headers) -> Mapping[str, str]:
+    """The headers of W3C Trace Context, where a client sends them."""
+    found = ((name, headers.get(name.encode())) for name in ("traceparent", "tracestate"))
+    return {name: value.decode("latin-1") for name, value in found if value is not None}
 
 
 def _header_length(headers: Headers) -> int | None:

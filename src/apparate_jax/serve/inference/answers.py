@@ -46,12 +46,14 @@ class Answering(Protocol):
         final: Future[Answer] | None = None,
         priority: int | None = None,
         deadline_s: float | None = None,
+        trace: object | None = None,
     ) -> Future[Answer]:
         """Submit one example (arrays without the batch axis); futures resolve on any thread.
 
         All but ``exact`` is given only where a client asks for it: ``final``, for streams, is
         resolved with the original model's own answer too; ``priority`` is a level, 1 the highest;
-        ``deadline_s`` is when the answer is due, seconds of the monotonic clock.
+        ``deadline_s`` is when the answer is due, seconds of the monotonic clock; ``trace`` is the
+        request's span.
         """
         ...
 
@@ -64,15 +66,17 @@ class Terms:
         exact: Never exit early.
         priority: Its level, 1 is the highest; None for the engine's default.
         deadline_s: When its client gives up, seconds of the monotonic clock; None for never.
+        trace: Its span; None where it is not traced.
     """
 
     exact: bool = False
     priority: int | None = None
     deadline_s: float | None = None
+    trace: object | None = None
 
     def given(self) -> dict[str, Any]:
         """As arguments of ``submit``, without those that say nothing."""
-        said = {"priority": self.priority, "deadline_s": self.deadline_s}
+        said = {"priority": self.priority, "deadline_s": self.deadline_s, "trace": self.trace}
         return {"exact": self.exact} | {k: v for k, v in said.items() if v is not None}
 
 

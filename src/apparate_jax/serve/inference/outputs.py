@@ -62,16 +62,20 @@ class Options:
     timeout_s: float | None
     priority: int | None = None
 
-    def terms(self, arrived_s: float, deadline_s: float = math.inf) -> Terms:
+    def terms(
+        self, arrived_s: float, deadline_s: float = math.inf, trace: object | None = None
+    ) -> Terms:
         """The terms of a request, by the earlier of its timeout and its deadline.
 
         Args:
             arrived_s: When it came, seconds of the monotonic clock.
             deadline_s: When its client gives up in any case, of the same clock.
+            trace: Its span.
         """
         if self.timeout_s is not None:
             deadline_s = min(deadline_s, arrived_s + self.timeout_s)
-        return Terms(self.exact, self.priority, deadline_s if math.isfinite(deadline_s) else None)
+        due_s = deadline_s if math.isfinite(deadline_s) else None
+        return Terms(self.exact, self.priority, due_s, trace)
 
 
 def options_of(request: InferRequest) -> Options:

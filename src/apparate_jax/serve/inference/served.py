@@ -2,17 +2,18 @@
 
 import math
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from apparate_jax.core import FINAL, Answer
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.inference.answers import Answering, answer_rows, answers_then_finals
-from apparate_jax.serve.inference.counted import counted
+from apparate_jax.serve.inference.counted import Counting, counted
 from apparate_jax.serve.inference.describe import model_config, model_metadata
 from apparate_jax.serve.inference.outputs import (
     Options,
@@ -25,6 +26,10 @@ from apparate_jax.serve.inference.refusals import Kind, Refusal
 from apparate_jax.serve.protocol import InferRequest, OutputTensor, Scalar, check_against
 from apparate_jax.serve.telemetry import Statistics
 
+if TYPE_CHECKING:
+    from apparate_jax.serve.telemetry.spans import Spans
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 DEFAULT_VERSION = "1"
 MAX_ROWS = 256
 
@@ -55,6 +60,7 @@ class Served:
         version: str = DEFAULT_VERSION,
         max_rows: int = MAX_ROWS,
         statistics: Statistics | None = None,
+        spans: "Spans | None" = None,
     ) -> None:
         """Describe a model to clients.
 
@@ -64,6 +70,7 @@ class Served:
             version: The one version that there is.
             max_rows: Most examples in one request.
             statistics: Where requests are counted; nowhere if None.
+            spans: Where requests are traced; nowhere if None.
 
         Raises:
             ConfigError: If a name cannot be part of a path, or the model's inputs are unknown or
@@ -81,6 +88,7 @@ class Served:
         self.version = version
         self.max_rows = max_rows
         self.statistics = statistics
+        self._spans = spans
         self._engine = engine
         self._raw = raw_inputs_of(engine.model)
         labels = engine.model.labels
@@ -103,7 +111,11 @@ class Served:
             raise Refusal(Kind.UNAVAILABLE, f"model {self.name!r} is not ready: ask again later")
 
     async def reply(
-        self, request: InferRequest, arrived_s: float, deadline_s: float = math.inf
+        self,
+        request: InferRequest,
+        arrived_s: float,
+        deadline_s: float = math.inf,
+        carrier: Mapping[str, str] = NO_HEADERS,
     ) -> Reply:
         """Answer a request.
 
@@ -111,16 +123,17 @@ class Served:
             request: What the client sent.
             arrived_s: When it came, seconds of the monotonic clock; its timeout counts from it.
             deadline_s: When its client gives up in any case, of the same clock.
+            carrier: Headers that may name the client's span.
 
         Raises:
             RequestError: If it does not fit the model.
             Refusal: If its time ran out; examples that had not begun are withdrawn.
             ApparateError: What the engine raised.
         """
-        with counted(self.statistics, arrived_s) as times:
+        with self._watched(arrived_s, carrier) as (times, span):
             options, inputs = await self._checked(request)
             times.input_s = now_s() - arrived_s
-            terms = options.terms(arrived_s, deadline_s)
+            terms = options.terms(arrived_s, deadline_s, span)
             try:
                 answers = await answer_rows(self._engine, inputs, terms)
             except TimeoutError:
@@ -128,7 +141,12 @@ class Served:
             with times.output():
                 return self._made(options, answers, response_parameters(answers))
 
-    async def replies(self, request: InferRequest, arrived_s: float) -> AsyncGenerator[Reply, None]:
+    async def replies(
+        self,
+        request: InferRequest,
+        arrived_s: float,
+        carrier: Mapping[str, str] = NO_HEADERS,
+    ) -> AsyncGenerator[Reply, None]:
         """Answer a request as soon as possible, and again once the original model has answered.
 
         Parameter ``provisional`` is true where another reply follows, because an answer left
@@ -139,6 +157,7 @@ class Served:
             request: What the client sent.
             arrived_s: When it came, seconds of the monotonic clock; the timeout is that of the
                 first reply.
+            carrier: Headers that may name the client's span.
 
         Yields:
             One reply or two.
@@ -148,11 +167,12 @@ class Served:
             Refusal: If its time ran out.
             ApparateError: What the engine raised.
         """
-        with counted(self.statistics, arrived_s) as times:
+        with self._watched(arrived_s, carrier) as (times, span):
             options, inputs = await self._checked(request)
             times.input_s = now_s() - arrived_s
             early: list[Answer] | None = None
-            answering = answers_then_finals(self._engine, inputs, options.terms(arrived_s))
+            terms = options.terms(arrived_s, trace=span)
+            answering = answers_then_finals(self._engine, inputs, terms)
             async with aclosing(answering):
                 try:
                     async for answers in answering:
@@ -162,6 +182,18 @@ class Served:
                         yield reply
                 except TimeoutError:
                     raise _late(options) from None
+
+    @contextmanager
+    def _watched(
+        self, arrived_s: float, carrier: Mapping[str, str]
+    ) -> Iterator[tuple[Counting, object | None]]:
+        """A request that is counted, and perhaps traced: its times and its span."""
+        with counted(self.statistics, arrived_s) as times:
+            if self._spans is None:
+                yield times, None
+                return
+            with self._spans.request(self.name, self.version, carrier, arrived_s) as span:
+                yield times, span
 
     async def _checked(self, request: InferRequest) -> tuple[Options, dict[str, NDArray[Any]]]:
         options = options_of(request)

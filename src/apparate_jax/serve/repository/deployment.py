@@ -10,8 +10,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apparate_jax.checkpoint import load_checkpoint
+from apparate_jax.core import BatchRecord
 from apparate_jax.errors import CheckpointError, ConfigError
 from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.feedback import Feedback
@@ -21,6 +23,9 @@ from apparate_jax.serve.profile import keep_profile
 from apparate_jax.serve.service import OnPhase, Service, ServiceConfig, prepare
 from apparate_jax.serve.state_store import StateStore
 from apparate_jax.serve.telemetry import Statistics
+
+if TYPE_CHECKING:
+    from apparate_jax.serve.telemetry.spans import Spans
 
 DRAIN_S = 30.0
 """How long requests under way may take once a model is to end."""
@@ -111,6 +116,7 @@ def bring_up(
     state_dir: Path | None = None,
     predecessor: Service | None = None,
     progress: OnPhase | None = None,
+    spans: "Spans | None" = None,
 ) -> Deployment:
     """Read a checkpoint, compile, warm and measure it, and start to serve.
 
@@ -121,6 +127,7 @@ def bring_up(
         state_dir: Where controllers' states are kept; nowhere if None.
         predecessor: Another version or an older one of the same model, which serves meanwhile.
         progress: ``progress(phase)`` gives the callback for that phase.
+        spans: Where requests are traced; nowhere if None.
 
     Raises:
         CheckpointError: It cannot be read, or has no ramps.
@@ -134,8 +141,9 @@ def bring_up(
     service = prepare(checkpoint, config.service, progress, predecessor=predecessor)
     keep_profile(service.profile, path)
     control, read_from = config.service.control, checkpoint.read_from or ""
+    names = tuple(site.name for site in checkpoint.sites)
     statistics = Statistics(
-        [site.name for site in checkpoint.sites],
+        names,
         service.profile,
         max_disagreement=control.max_disagreement,
         promise=control.promise,
@@ -144,7 +152,13 @@ def bring_up(
     if state_dir is not None:
         file = state_dir / f"{_file_name(config.name)}-{_file_name(version)}.npz"
         store = StateStore(file, f"{read_from} {control}")
-    engine, feedback = service.apparate(statistics.observe, statistics.decided, store=store)
+
+    def observe(record: BatchRecord) -> None:
+        statistics.observe(record)
+        if spans is not None and record.traces:
+            spans.observe(record, names)
+
+    engine, feedback = service.apparate(observe, statistics.decided, store=store)
     statistics.watch(engine)
     engine.start()
     feedback.attach(engine)
@@ -154,6 +168,7 @@ def bring_up(
         version=version,
         max_rows=config.max_rows,
         statistics=statistics,
+        spans=spans,
     )
     return Deployment(served, service, engine, feedback, statistics, read_from)
 

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apparate_jax.errors import ApparateError, ConfigError
 from apparate_jax.manifest import fingerprint, read_manifest
@@ -19,6 +19,9 @@ from apparate_jax.serve.repository.deployment import DRAIN_S, Deployment, ModelC
 from apparate_jax.serve.repository.versions import chosen
 from apparate_jax.serve.service import OnPhase
 from apparate_jax.serve.telemetry import Statistics
+
+if TYPE_CHECKING:
+    from apparate_jax.serve.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Repository:
         *,
         state_dir: Path | None = None,
         drain_s: float = DRAIN_S,
+        spans: "Spans | None" = None,
         bring_up: BringUp = bring_up,
     ) -> None:
         """Nothing is read before :meth:`load`.
@@ -57,6 +61,7 @@ class Repository:
             models: With names of their own.
             state_dir: Where controllers' states are kept; nowhere if None.
             drain_s: How long requests under way may take when a model ends.
+            spans: Where requests are traced; nowhere if None. Closed with the repository.
             bring_up: Makes deployments; for tests.
 
         Raises:
@@ -68,6 +73,7 @@ class Repository:
         self._models = {model.name: _Model(model) for model in models}
         self._state_dir = state_dir
         self._drain_s = drain_s
+        self._spans = spans
         self._bring_up = bring_up
         self._swap = threading.Lock()
 
@@ -186,6 +192,8 @@ class Repository:
             thread.start()
         for thread in threads:
             thread.join()
+        if self._spans is not None:
+            self._spans.close()
 
     def _load(self, model: _Model, progress: OnPhase | None) -> list[Deployment]:
         """Bring up what is new; give back what is to end."""
@@ -207,6 +215,7 @@ class Repository:
                     state_dir=self._state_dir,
                     predecessor=None if older is None else older.service,
                     progress=progress,
+                    spans=self._spans,
                 )
                 new.append(wanted[version])
                 logger.info("model %r, version %s is loaded", config.name, version)
