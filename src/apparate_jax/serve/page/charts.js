@@ -39,12 +39,21 @@ export function columns(samples, readers) {
   return data;
 }
 
+// What most of the values stay below; Infinity if the others do not stand out from it.
+function usual(lines) {
+  const values = lines.flat().filter((value) => value !== null).sort((a, b) => a - b);
+  const bound = 1.25 * values[Math.floor(0.9 * values.length)];
+  return values.at(-1) > 2 * bound ? bound : Infinity;
+}
+
 export class Chart {
   // figure: its element; format: of the values on the axis and in the legend.
-  constructor(figure, format, { least = 0 } = {}) {
+  // clip: rare peaks leave the chart, so that the rest of it can be read.
+  constructor(figure, format, { least = 0, clip = false } = {}) {
     this.figure = figure;
     this.format = format;
     this.least = least; // what the axis shows at least
+    this.clip = clip;
     this.place = document.createElement("div");
     this.place.className = "plot";
     figure.append(this.place);
@@ -61,6 +70,7 @@ export class Chart {
   draw(samples, lines, window) {
     const data = columns(samples, lines.map((line) => line.read));
     this.window = window;
+    this.usual = this.clip ? usual(data.slice(1)) : Infinity;
     this.told = lines.map((line) => columns(samples, [line.told ?? line.read])[1]);
     const kind = JSON.stringify(lines.map((line) => [line.label, line.stroke, line.dash]));
     if (kind !== this.kind) this.make(lines, data);
@@ -88,7 +98,7 @@ export class Chart {
       cursor: { drag: { x: false, y: false }, sync: { key: "time" }, y: false, points: { size: 6 } },
       scales: {
         x: { time: true, range: () => this.window },
-        y: { range: (_, __, most) => [0, Math.max(this.least, (most || 0) * 1.08) || 1] },
+        y: { range: (_, __, most) => [0, Math.max(this.least, Math.min(most || 0, this.usual) * 1.08) || 1] },
       },
       axes: [
         { ...axis, size: 28, space: 70, values: (_, ticks) => ticks.map(shortTime) },

@@ -17,7 +17,7 @@ let latest = null; // its last status
 const plain = (value) => count(value);
 const share = (value, axis) => percent(value, axis && Number.isInteger(100 * value) ? 0 : 1);
 const charts = {
-  latency: new Chart(get("latency"), (v) => ms(v)),
+  latency: new Chart(get("latency"), (v) => ms(v), { clip: true }),
   exits: new Chart(get("exits"), (v, axis) => percent(v, axis ? 0 : 1)),
   disagreement: new Chart(get("disagreement"), share),
   thresholds: new Chart(get("thresholds"), (v) => (v ?? null) === null ? "-" : v.toFixed(2), { least: 0.1 }),

@@ -2,6 +2,7 @@
 
 export function ms(value) {
   if (value === null || value === undefined) return "-";
+  if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
   return value.toFixed(Math.abs(value) < 10 ? 2 : Math.abs(value) < 100 ? 1 : 0);
 }
 
