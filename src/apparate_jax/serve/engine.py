@@ -270,16 +270,16 @@ class Engine:
             loop()
         except BaseException as error:
             logger.exception("the engine stopped")
-            self._failure = error
-            self._queue.close()
-            self._refuse_waiting()
-            while not self._in_flight.empty():
-                batch = self._in_flight.get()
-                if batch is not None:
-                    self._give_up(batch, error)
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._queue.close()
+        self._refuse_waiting()
 
     def _give_up(self, batch: InFlight, error: BaseException) -> None:
         self._fail(batch.requests, error)
+        self._release.tell_lost(batch)
         self._ended(batch)
 
     def _ended(self, batch: InFlight) -> None:
@@ -288,17 +288,33 @@ class Engine:
         self._slots.release()
 
     def _dispatch_loop(self) -> None:
-        while self._slots.acquire():
-            taken = self._queue.take()
-            if taken is None:
-                self._in_flight.put(None)
-                return
-            batch = self._make_batch(*taken)
-            self._in_flight.put(batch)
-            try:
-                self._dispatch(batch)
-            except Exception as error:
-                batch.answers.put(error)
+        try:
+            while self._slots.acquire():
+                taken = self._queue.take()
+                if taken is None:
+                    return
+                self._hand_over(*taken)
+        finally:
+            self._in_flight.put(None)  # however this ended: no batch follows
+
+    def _hand_over(self, requests: list[Request], shape: int) -> None:
+        try:
+            batch = self._make_batch(requests, shape)
+        except BaseException as error:
+            logger.exception("no batch could be made of %d requests", len(requests))
+            self._fail(requests, error)
+            self._leave(len(requests))
+            self._slots.release()
+            if not isinstance(error, Exception):
+                raise
+            return
+        self._in_flight.put(batch)
+        try:
+            self._dispatch(batch)
+        except BaseException as error:
+            batch.answers.put(_told(error))
+            if not isinstance(error, Exception):
+                raise
 
     def _make_batch(self, requests: list[Request], shape: int) -> InFlight:
         """Which ramps it runs, by the load that it sees."""
@@ -328,22 +344,37 @@ class Engine:
             batch.answers.put(answer)
 
     def _release_loop(self) -> None:
-        while (batch := self._in_flight.get()) is not None:
-            try:
-                self._release.run(batch)
-            except Exception as error:
-                logger.exception("a batch of %d requests failed", len(batch.requests))
+        try:
+            while (batch := self._in_flight.get()) is not None:
+                self._release_one(batch)
+        except BaseException as error:
+            self._stop(error)
+            # The dispatcher may be about to hand one more over.
+            while (batch := self._in_flight.get()) is not None:
                 self._give_up(batch, error)
-                self._release.tell_lost(batch)
-            except BaseException as error:
-                self._give_up(batch, error)
+            raise
+
+    def _release_one(self, batch: InFlight) -> None:
+        try:
+            self._release.run(batch)
+        except BaseException as error:
+            logger.exception("a batch of %d requests failed", len(batch.requests))
+            self._give_up(batch, error)
+            if not isinstance(error, Exception):
                 raise
-            else:
-                self._ended(batch)
+        else:
+            self._ended(batch)
 
     def _fail(self, requests: list[Request], error: BaseException) -> None:
         for request in requests:
-            request.fail(error)
+            request.fail(_told(error))
+
+
+def _told(error: BaseException) -> Exception:
+    """What those who wait are told: what ends a thread here is not to end theirs."""
+    if isinstance(error, Exception):
+        return error
+    return EngineClosedError(f"the engine stopped: {error!r}")
 
 
 def _log_failure(compiled: "Future[None]") -> None:

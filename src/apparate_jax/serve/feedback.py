@@ -45,6 +45,7 @@ class Feedback:
         self._on_decision = on_decision
         self._records: queue.SimpleQueue[BatchRecord | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._failed = False
 
     @property
     def plan(self) -> ExitPlan:
@@ -53,7 +54,8 @@ class Feedback:
 
     def observe(self, record: BatchRecord) -> None:
         """Take a batch's record; returns at once. This is the engine's observer."""
-        self._records.put(record)
+        if not self._failed:  # else nobody takes them, and they would pile up
+            self._records.put(record)
 
     def attach(self, engine: Engine) -> None:
         """Start deciding for an engine."""
@@ -86,6 +88,7 @@ class Feedback:
                     self._on_decision(plan, info._replace(took_s=took_s))
                 if self._store is not None:
                     self._store.offer(self._state)
-        except Exception:
+        except BaseException:
             logger.exception("the controller failed: no answer exits early any more")
+            self._failed = True
             engine.set_plan(ExitPlan.closed(engine.plan.sites))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.core import FINAL, Answer, BatchRecord, ExitPlan, Site
+from apparate_jax.core import FINAL, Answer, BatchRecord, ExitPlan, ShadowAnswers, Site
 from apparate_jax.serve.in_flight import (
     InFlight,
     confirm,
@@ -58,7 +58,7 @@ class Release:
         """Answer everybody in a batch.
 
         Raises:
-            Exception: Whatever ended the batch on the device, or failed in the observer.
+            Exception: Whatever ended the batch on the device.
         """
         for position, site in enumerate(batch.sites):
             error, label, logits = next_answer(batch)
@@ -88,9 +88,23 @@ class Release:
                 batch.released_s[row] = self._clock()
                 batch.requests[row].fail(not_finite(logits[row]))
         confirm(batch, finite, label, logits, error)
-        shadow = shadow_answers(batch, self._ramps, finite) if batch.shadow else None
-        if self._observer is not None:
-            self._observer(make_record(batch, finite, label, finished_s, shadow))
+        self._tell(make_record(batch, finite, label, finished_s, self._shadow(batch, finite)))
+
+    def _shadow(self, batch: InFlight, finite: NDArray[np.bool_]) -> ShadowAnswers | None:
+        """What the inactive ramps say; if they fail, the batch was answered and checked already."""
+        try:
+            return shadow_answers(batch, self._ramps, finite) if batch.shadow else None
+        except Exception:
+            logger.exception("the inactive ramps failed: nothing is learnt of them from this batch")
+            return None
+
+    def _tell(self, record: BatchRecord) -> None:
+        """Tell the observer. It failing is no failure of the batch: a record is given only once."""
+        try:
+            if self._observer is not None:
+                self._observer(record)
+        except Exception:
+            logger.exception("the observer failed")
 
     def _resolve(self, batch: InFlight, row: int, position: int, answer: Answer) -> None:
         batch.released[row] = True
@@ -104,7 +118,4 @@ class Release:
         if self._observer is not None and early.any():
             nobody = np.zeros(len(early), np.bool_)
             label = np.zeros(len(early), np.int32)
-            try:
-                self._observer(make_record(batch, nobody, label, self._clock()))
-            except Exception:
-                logger.exception("the observer failed")
+            self._tell(make_record(batch, nobody, label, self._clock()))

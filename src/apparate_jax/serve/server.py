@@ -185,6 +185,8 @@ def _reloading(repository: Repository) -> Iterator[None]:
                     repository.load(name)
                 except (ApparateError, OSError) as error:
                     logger.error("model %r was not reloaded, what it was goes on: %s", name, error)
+                except Exception:  # the next signal is to find somebody who listens
+                    logger.exception("model %r was not reloaded, what it was goes on", name)
 
     thread = threading.Thread(target=reload, name="apparate-reload", daemon=True)
     thread.start()

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from apparate_jax.serve.access import Tls
+from apparate_jax.serve.http.connection import Connection
 from apparate_jax.serve.listen import address_of, cannot_take, open_socket
 from apparate_jax.serve.running import DRAIN_TIMEOUT_S, run_frontends
 
@@ -49,7 +50,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

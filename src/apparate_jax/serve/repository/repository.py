@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apparate_jax.errors import ApparateError, ConfigError
+from apparate_jax.errors import ConfigError
 from apparate_jax.manifest import fingerprint, read_manifest
 from apparate_jax.serve.inference import Kind, Refusal, Served
 from apparate_jax.serve.repository.deployment import DRAIN_S, Deployment, ModelConfig, bring_up
@@ -161,7 +161,7 @@ class Repository:
                 model.state, model.reason = "LOADING", ""
             try:
                 left = self._load(model, progress)
-            except (ApparateError, OSError) as error:
+            except Exception as error:
                 if not model.running:
                     model.state, model.reason = "UNAVAILABLE", str(error)
                 raise
