@@ -191,7 +191,7 @@ class Server:
         self._replace()
         command = [str(Path(sysconfig.get_path("scripts")) / "apparate"), "serve", str(self._place)]
         command += ["--http-port", "0", "--grpc-port", "0", "--batch-sizes", "1,2,4,8"]
-        command += ["--state-dir", str(root / "state")]
+        command += ["--state-dir", str(root / "state"), "--ramp-budget", "100"]
         path = {"PYTHONPATH": str(Path(__file__).parent)}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **path})

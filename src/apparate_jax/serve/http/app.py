@@ -220,5 +220,7 @@ def _header_length(headers: Headers) -> int | None:
     if text is None:
         return None
     if not text.isdigit() or len(text) > 18:
-        raise RequestError(f"{_HEADER_LENGTH} is {text[:40]!r}, expected a number of bytes")
+        raise RequestError(
+            f"{_HEADER_LENGTH} is {text[:40].decode('latin-1')!r}, expected a number of bytes"
+        )
     return int(text)

@@ -19,6 +19,7 @@ class Connection(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = True
+    _refused = False
     _slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -33,18 +34,24 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, as long as the head is within its bounds."""
+        if self._refused:
+            return
         if self._in_head:
             if not self._head_bytes:
                 self._limit_time(HEAD_TIMEOUT_S)
             self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
+            self._refuse(431, _TOO_LONG)
 
     def on_headers_complete(self) -> None:
         """The head is there: time and size are the body's from here on."""
         self._in_head = False
         self._unlimited()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            self._refuse(431, _TOO_LONG)
+            raise ValueError(_TOO_LONG)  # the parser reads no further
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -72,11 +79,16 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, f"{msg} Expected HTTP/1.1, such as GET /v2/health/ready")
 
     def _refuse(self, status: int, text: str) -> None:
-        """Say why, unless an answer to an earlier request is under way, and close."""
+        """Say why and close; a request that came whole before is answered first."""
         self._unlimited()
-        if self.transport.is_closing():
+        if self._refused:
             return
-        if self.cycle is None or self.cycle.response_complete:
+        self._refused = True
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        if under_way and not self.cycle.more_body:
+            self.cycle.keep_alive = False  # its answer closes the connection
+            return
+        if not (under_way and self.cycle.response_started):
             body = json.dumps({"error": text}).encode()
             head = (
                 f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\n"
@@ -87,3 +99,4 @@ class Connection(HttpToolsProtocol):
 
 
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
+_TOO_LONG = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
