@@ -309,7 +309,7 @@ def _events(one: Status) -> RenderableType:
     lines: list[RenderableType] = [line]
     if failed:
         text = ", ".join(f"{reason} {number(n)}" for reason, n in failed.items())
-        lines.append(Text(f"failed   {text}", style="yellow"))
+        lines.append(Text(f"not answered  {text}", style="yellow"))
     lines += [_event(event) for event in _last(one["events"], EVENTS)]
     return Group(*lines)
 

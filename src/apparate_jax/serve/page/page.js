@@ -231,7 +231,7 @@ function showTables(model) {
     ["Ramps stopped", count(control.ramps_stopped)],
     ["Batches by size", sizes || "-"],
     ["Requests answered", count(requests.answered)],
-    ...Object.entries(requests.failed).map(([reason, n]) => [`Failed: ${reason}`, count(n)]),
+    ...Object.entries(requests.failed).map(([reason, n]) => [`Not answered: ${reason}`, count(n)]),
   ];
   get("control").replaceChildren(...facts.flatMap(([what, n]) => [element("dt", what), element("dd", n)]));
   const events = model.events.slice(-EVENTS).reverse().map((event) => {
