@@ -143,8 +143,8 @@ async def one_client(
     for turn in itertools.count():
         await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
         begun_s = due_s if every_s else time.perf_counter()
-        if begun_s >= until_s:
-            break
+        if max(begun_s, time.perf_counter()) >= until_s:
+            break  # also of one that fell behind: what it did not send, it does not send later
         due_s += every_s
         left -= 1
         if left <= 0 and every_s:
