@@ -204,7 +204,8 @@ class Repository:
         try:
             for version, path in places.items():
                 before = model.running.get(version)
-                if before is not None and before.read_from == fingerprint(read_manifest(path)):
+                same = before is not None and before.read_from == fingerprint(read_manifest(path))
+                if before is not None and same and before.ready:  # an engine that died is replaced
                     wanted[version] = before
                     continue
                 older = before or model.latest()
