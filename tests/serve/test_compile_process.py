@@ -23,6 +23,28 @@ def test_a_program_that_another_process_compiled_gives_the_same_values(child):
     np.testing.assert_array_equal(found, FUNCTION(*values)[0])
 
 
+def test_a_program_that_was_compiled_before_runs_too(tmp_path):
+    """With a persistent cache that has it already: then it must not be taken from there."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    table, ids = jnp.ones((3000, 64)), jnp.ones((1, 8), jnp.int32)
+    function = jax.jit(lambda t, i: (jnp.tanh(t[i].sum(1) @ t.T[:, :64]),), keep_unused=True)
+    try:
+        for name, value in options.items():
+            jax.config.update(name, value)
+        for _ in range(2):
+            with CompileProcess() as process:
+                (found,) = process.compile(function, [table, ids])(table, ids)
+                np.testing.assert_allclose(found, np.tanh(np.full((1, 64), 8.0 * 64)))
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
 def test_what_cannot_be_compiled_is_an_error_that_says_why_and_the_child_goes_on(child):
     with pytest.raises(CompileError, match="no_such_option"):
         child.compile(FUNCTION, ARGUMENTS, {"no_such_option": True})

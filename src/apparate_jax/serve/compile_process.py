@@ -38,11 +38,10 @@ class CompileProcess:
 
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
-        cache = jax.config.values.get("jax_compilation_cache_dir") or ""
         with theirs:
             self._process = subprocess.Popen(
                 # -P: the worker's own directory has packages named as the standard library's
-                [sys.executable, "-P", str(_WORKER), str(theirs.fileno()), str(cache)],
+                [sys.executable, "-P", str(_WORKER), str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

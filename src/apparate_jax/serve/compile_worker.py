@@ -3,6 +3,9 @@
 It takes ``(program, options)`` from the connection that it was given, an exported program and XLA's
 options, and sends back ``(payload, in_tree, out_tree)`` of the executable, or the error as text. It
 runs at idle priority: it gets what the model leaves of the processors. It ends with its parent.
+
+JAX's persistent cache is off here: an executable that was read from it has lost its code when it is
+serialised again, and whoever loads that finds functions missing at its first run.
 """
 
 import os
@@ -30,18 +33,14 @@ def compile_program(program: bytes, options: dict[str, Any] | None) -> Any:
     return serialize_executable.serialize(compiled)
 
 
-def main(descriptor: int, cache: str) -> None:
+def main(descriptor: int) -> None:
     """Compile what comes, until the other end is closed.
 
     Args:
         descriptor: Of the connection.
-        cache: JAX's persistent compilation cache; none if empty.
     """
     to_idle_priority()
-    if cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_enable_compilation_cache", False)
     with Connection(descriptor) as parent:
         while True:
             try:
@@ -55,4 +54,4 @@ def main(descriptor: int, cache: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]))

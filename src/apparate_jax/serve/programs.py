@@ -67,7 +67,7 @@ class Programs:
             batch_sizes: Shapes to serve.
             criterion: What answers leave by: ``"error"`` or ``"entropy"``.
             executables: Of another model, perhaps of the same architecture; new ones join them.
-            gently: Another model serves meanwhile: let a child compile, and run nothing to warm up.
+            gently: Another model serves meanwhile: let a child compile.
             device: Where the model runs; JAX's default if None.
 
         Raises:
@@ -222,8 +222,6 @@ class Programs:
         return Route(sites, batch, False, tuple(segments))
 
     def _run_once(self, route: Route) -> None:
-        if self._gently:
-            return
         inputs = jax.device_put(self.example_inputs(route.batch), self.device)
         answers = route.dispatch(self.ramp_params, inputs)
         jax.block_until_ready(list(answers))
@@ -254,7 +252,9 @@ class Programs:
                         if self._is_stale(sites):
                             return
                         time.sleep(REST_S)
-                    self._merged[sites, batch] = Route(sites, batch, True, tuple(segments))
+                    route = Route(sites, batch, True, tuple(segments))
+                    self._run_once(route)  # what does not run is not swapped in
+                    self._merged[sites, batch] = route
             except CompileError:
                 if not self._is_stale(sites):
                     raise

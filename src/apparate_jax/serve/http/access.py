@@ -5,8 +5,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apparate_jax.serve.access import ApiKeys, header
 
-OPEN = ("/v2/health/",)
-"""Paths that whoever watches the server may ask for without a key."""
+OPEN = ("/v2/health/", "/page/")
+"""Paths that may be asked for without a key: health, and the page, which asks for one itself."""
+PAGE = "/"
 
 
 class RequireKey:
@@ -24,7 +25,7 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it before its body is read."""
-        if scope["type"] == "http" and not scope["path"].startswith(OPEN):
+        if scope["type"] == "http" and not _is_open(scope["path"]):
             headers = scope["headers"]
             found = (header(headers, b"authorization"), header(headers, b"x-api-key"))
             if not self._keys.allow(*found):
@@ -33,3 +34,7 @@ class RequireKey:
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path == PAGE or path.startswith(OPEN)
