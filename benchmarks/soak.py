@@ -195,7 +195,11 @@ class Server:
         path = {"PYTHONPATH": str(Path(__file__).parent)}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **path})
-        self.ports = self._wait()
+        try:
+            self.ports = self._wait()
+        except BaseException:
+            self.process.kill()
+            raise
         self.rss_mib: list[tuple[float, float]] = []
 
     def _wait(self) -> dict[str, str]:
