@@ -45,7 +45,9 @@ class CompileProcess:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the server
+                # Ctrl-C is for the server. A session of its own would be a scheduling group of its
+                # own (sched_autogroup), with as much of the processors as the server's.
+                process_group=0,
                 env={**os.environ, "JAX_PLATFORMS": "cpu"},
             )
 
