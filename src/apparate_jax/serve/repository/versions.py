@@ -7,7 +7,7 @@ each version, named by its number as in Triton and TensorFlow Serving.
 from collections.abc import Sequence
 from pathlib import Path
 
-from apparate_jax.checkpoint import is_checkpoint
+from apparate_jax.checkpoint import is_checkpoint, load_checkpoint
 from apparate_jax.errors import CheckpointError, ConfigError
 
 ONLY = "1"
@@ -25,10 +25,13 @@ def versions_at(path: Path) -> dict[str, Path]:
     numbered = path.iterdir() if path.is_dir() else ()
     found = [one for one in numbered if one.name.isdecimal() and is_checkpoint(one)]
     if not found:
-        raise CheckpointError(
-            f"no checkpoint at {path}, nor in directories below it that are named by a version's "
-            "number: make one with apparate inject and train-ramps"
-        )
+        try:
+            load_checkpoint(path)  # it is none, and says best why
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error} (nor are there checkpoints below it in directories that are named by a "
+                "version's number)"
+            ) from None
     return {one.name: one for one in sorted(found, key=lambda one: int(one.name))}
 
 
