@@ -20,7 +20,7 @@ from apparate_jax.errors import ConfigError
 from tests.control.cases import Case, small_windows, typical_window
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(small_windows(12), st.sampled_from([0.0, 0.1, 0.25]))
 def test_keeps_the_budget_and_never_beats_exact(case: Case, max_disagreement: float):
     found = tune_first(*case[:3], case.samples, max_disagreement, "beam")

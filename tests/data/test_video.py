@@ -111,6 +111,7 @@ def alive():
     return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_a_long_video(tmp_path):
     path, before = write(tmp_path / "long.mp4", 1500), alive()
     data = load_data(path, raw_model())

@@ -49,7 +49,7 @@ def running(models, **given):
         thread.start()
         assert ready.wait(30)
         try:
-            yield found[0]
+            yield found[0], server
         finally:
             for frontend in (server._http, server._grpc):
                 if frontend is not None:
@@ -70,8 +70,8 @@ def server(places, tmp_path_factory):
     shutil.copytree(places[1], root / "one")
     shutil.copytree(places[2], root / "two")
     models = {"one": root / "one", "two": root / "two"}
-    with running(models, model_control=True, state_dir=root / "state") as found:
-        yield found, root
+    with running(models, model_control=True, state_dir=root / "state") as (found, whole):
+        yield found, root, whole
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,12 @@ def test_models_are_told_apart_on_both_ports(http, grpc):
         assert sorted(names) == ["one", "two"]
 
 
-def test_statistics_count_what_was_asked(http, grpc):
+def test_statistics_count_what_was_asked(server, http, grpc):
     def counts(client):
+        for model in server[2]._repository._models.values():
+            for deployment in model.running.values():
+                # a batch is counted once it has run to its end
+                assert deployment._engine.wait_idle(30)
         found = client.get_inference_statistics("two", "1")
         (stats,) = found["model_stats"] if client is http else found.model_stats
         if client is http:
@@ -117,7 +121,6 @@ def test_statistics_count_what_was_asked(http, grpc):
     before = counts(http)
     ask(http, "two", rows=3)
     ask(grpc, "two")
-    time.sleep(0.2)  # a batch is counted once it has run to its end
     after = counts(grpc)
     assert after[0] - before[0] == 4 and after[1] - before[1] == 2
     assert after[2] > before[2]
@@ -194,7 +197,7 @@ def test_reloads_under_load_lose_nothing(server, places, http):
 
 
 def test_clients_may_load_models_only_where_they_are_allowed_to(places):
-    with running({"one": places[1]}, grpc_port="off") as found:
+    with running({"one": places[1]}, grpc_port="off") as (found, _):
         with tritonhttp.InferenceServerClient(found.http.removeprefix("http://")) as client:
             with pytest.raises(InferenceServerException, match="or send it SIGHUP"):
                 client.unload_model("one")
@@ -213,7 +216,7 @@ def test_keys_and_certificates_are_asked_for(places, tmp_path):
     (tmp_path / "keys").write_text(KEY)
     (tmp_path / "keys").chmod(0o600)
     tls = {name: pem[name] for name in ("cert", "key", "client_ca")}
-    with running({"one": places[1]}, tls=tls, api_keys_file=tmp_path / "keys") as found:
+    with running({"one": places[1]}, tls=tls, api_keys_file=tmp_path / "keys") as (found, _):
         assert found.http.startswith("https://") and found.grpc.startswith("grpcs://")
         trust = ssl.create_default_context(cafile=str(pem["client_ca"]))
         with pytest.raises(httpx.HTTPError), httpx.Client(verify=trust) as client:
