@@ -81,9 +81,6 @@ SloMs = Annotated[
     ),
 ]
 QueueSize = Annotated[int, typer.Option(help="Requests that may wait.")]
-PriorityLevels = Annotated[
-    int, typer.Option(help="Levels of priority; requests of level 1 go first.")
-]
 
 # Options of `serve`, which may be said in its configuration file as well: not given is None.
 MaybeAccuracy = Annotated[

@@ -23,6 +23,7 @@ HISTORY = 120
 """Samples that lines over time are of."""
 
 
+# Long by its options: Typer reads them from the signature.
 def serve(
     checkpoint: Annotated[
         Path | None,

@@ -17,9 +17,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from apparate_jax.serve.http import HttpServer, open_socket
 from tests.cli.test_main import ROOT, SCRIPT
-from tests.serve.http.watched import watched
+from tests.serve.http.watched import served, watched
 from tests.serve.telemetry.lively import Hall
 
 
@@ -37,17 +36,8 @@ def url(hall):
 @contextlib.contextmanager
 def answering(answer):
     """A server that gives the same answer to ``/apparate/status``."""
-    started = threading.Event()
-    app = Starlette(routes=[Route("/apparate/status", answer)])
-    server = HttpServer(app, open_socket("127.0.0.1", 0), on_ready=lambda _: started.set())
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield server.url
-    finally:
-        server.stop(now=True)
-        thread.join(20)
+    with served(Starlette(routes=[Route("/apparate/status", answer)])) as url:
+        yield url
 
 
 def test_where_there_is_no_terminal_one_state_is_printed(apparate, url):

@@ -59,8 +59,16 @@ def test_what_cannot_be_exported_is_an_error(child):
         child.compile(jax.jit(calls_back, keep_unused=True), ARGUMENTS[:1])
 
 
+def test_no_child_is_begun_for_nothing():
+    with CompileProcess() as process:
+        assert process._process is None
+    with pytest.raises(CompileError, match="was stopped"):
+        process.compile(FUNCTION, ARGUMENTS)
+
+
 def test_a_child_that_is_gone_is_an_error():
     with CompileProcess() as process:
+        process.compile(FUNCTION, ARGUMENTS)
         process.stop()
         with pytest.raises(CompileError):
             process.compile(FUNCTION, ARGUMENTS)

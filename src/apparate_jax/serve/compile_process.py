@@ -11,6 +11,7 @@ in this one.
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from multiprocessing import Pipe
 from pathlib import Path
@@ -34,11 +35,18 @@ def is_useful() -> bool:
 
 
 class CompileProcess:
-    """A child that compiles; started here, ended as a context or with this process."""
+    """A child that compiles: begun by its first program, ended as a context or with us."""
 
     def __init__(self) -> None:
-        self._connection, theirs = Pipe()
-        with theirs:
+        self._connection, self._theirs = Pipe()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def _begin(self) -> None:
+        with self._lock, self._theirs as theirs:
+            if self._stopped:
+                raise CompileError("the compiling process was stopped")
             self._process = subprocess.Popen(
                 # -P: the worker's own directory has packages named as the standard library's
                 [sys.executable, "-P", str(_WORKER), str(theirs.fileno())],
@@ -68,6 +76,8 @@ class CompileProcess:
             CompileError: The function cannot be exported or compiled, or the child is gone.
         """
         try:
+            if self._process is None:
+                self._begin()
             exported = export.export(function)(*arguments)
             self._connection.send((bytes(exported.serialize()), options))
             answer = self._connection.recv()
@@ -81,12 +91,17 @@ class CompileProcess:
 
     def stop(self) -> None:
         """End the child, also in the middle of a program; whoever waits for that gets an error."""
-        self._process.kill()
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
 
     def __enter__(self) -> "CompileProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
+        self._theirs.close()
         self._connection.close()

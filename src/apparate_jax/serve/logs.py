@@ -6,7 +6,6 @@ import sys
 from pythonjsonlogger.json import JsonFormatter
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-FORMATS = ("text", "json")
 
 
 def configure_logs(form: str = "text", level: str = "info") -> None:

@@ -76,10 +76,10 @@ class Server:
             spans=_spans(settings),
         )
         with contextlib.ExitStack() as ends:
+            ends.callback(self._repository.close)
             http = _socket(settings.host, settings.http_port, ends)
             grpc = _socket(settings.host, settings.grpc_port, ends)
             self._http, self._grpc = _frontends(settings, self._repository, http, grpc)
-            ends.callback(self._repository.close)
             self._ends = ends.pop_all()
 
     def __enter__(self) -> "Server":

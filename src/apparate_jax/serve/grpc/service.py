@@ -23,7 +23,6 @@ from apparate_jax.serve.inference import (
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
-Context = "grpc.aio.ServicerContext[Any, Any]"
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -145,7 +144,7 @@ class Service:
         self, request: pb.ModelStatisticsRequest, _: Any
     ) -> pb.ModelStatisticsResponse:
         found = statistics_of(self._models, request.name, request.version)
-        return ParseDict(found, pb.ModelStatisticsResponse(), ignore_unknown_fields=False)
+        return ParseDict(found, pb.ModelStatisticsResponse())
 
     async def _repository_model_load(
         self, request: pb.RepositoryModelLoadRequest, _: Any

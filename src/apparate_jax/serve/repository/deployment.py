@@ -151,7 +151,7 @@ def bring_up(
     store = None
     if state_dir is not None:
         file = state_dir / f"{_file_name(config.name)}-{_file_name(version)}.npz"
-        store = StateStore(file, f"{read_from} {control}")
+        store = StateStore(file, f"{read_from} {control} {config.service.placement}")
 
     def observe(record: BatchRecord) -> None:
         statistics.observe(record)

@@ -40,7 +40,8 @@ class _Model:
         self.changing = threading.Lock()
 
     def latest(self) -> Deployment | None:
-        return self.running[max(self.running, key=int)] if self.running else None
+        running = self.running  # another one may take its place meanwhile
+        return running[max(running, key=int)] if running else None
 
 
 class Repository:
@@ -245,14 +246,13 @@ class Repository:
             raise Refusal(
                 Kind.UNAVAILABLE, f"model {name!r} is not ready: {model.reason or 'it is loading'}"
             )
-        if not version:
-            return running[max(running, key=int)]
-        if version not in running:
+        found = running.get(version or max(running, key=int))
+        if found is None:
             raise Refusal(
                 Kind.UNKNOWN,
                 f"model {name!r} has no version {version!r}: it has {', '.join(running)}",
             )
-        return running[version]
+        return found
 
 
 def _entry(name: str, version: str, state: str, reason: str) -> dict[str, str]:
