@@ -1,11 +1,13 @@
-"""Shapes and types of the package's array functions are checked at run time in tests.
+"""What every test module runs under.
 
-Every module that annotates arrays with jaxtyping is checked by beartype, whoever calls it. The
-annotations are compared when a function is called, or traced, so compiled code runs as before.
+Shapes and types of the package's array functions are checked at run time: every module that
+annotates arrays with jaxtyping is checked by beartype, whoever calls it. The annotations are
+compared when a function is called, or traced, so compiled code runs as before.
 """
 
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 SOURCES = Path(__file__).parent.parent / "src"
@@ -16,3 +18,20 @@ ANNOTATED = sorted(
 )
 
 install_import_hook(ANNOTATED, "beartype.beartype")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_background_compiler_is_left():
+    """End with a module what its engines still compile.
+
+    The tracing thread passes beartype's checks, which draw from ``random``; Hypothesis reports
+    that in whatever test runs by then.
+    """
+    from apparate_jax.serve.programs import Programs
+
+    begun, prepare = [], Programs.prepare
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Programs, "prepare", lambda self, s: begun.append(self) or prepare(self, s))
+        yield
+    for programs in begun:
+        programs.close()
