@@ -31,7 +31,9 @@ def no_background_compiler_is_left():
 
     begun, prepare = [], Programs.prepare
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Programs, "prepare", lambda self, s: begun.append(self) or prepare(self, s))
+        patch.setattr(
+            Programs, "prepare", lambda self, *args: begun.append(self) or prepare(self, *args)
+        )
         yield
     for programs in begun:
         programs.close()

@@ -71,6 +71,14 @@ def live(
         Path | None,
         typer.Option(help="Recording of this checkpoint (apparate bench record) to tune it on."),
     ] = None,
+    noise_floor: Annotated[
+        bool,
+        typer.Option(
+            "--noise-floor",
+            help="Also run the original a second time in each round, and state how much equal "
+            "systems differ here.",
+        ),
+    ] = LIVE.noise_floor,
     oracle: Annotated[
         bool, typer.Option(help="Also state what leaving at the earliest right site would save.")
     ] = True,
@@ -99,6 +107,7 @@ def live(
         saturation_s=saturation_seconds,
         settle=settle,
         seed=seed,
+        noise_floor=noise_floor,
     )
     control = options.control_config(accuracy, promise, policy, method)
     engine = live_engine(batching, batch_timeout_ms, queue_size)

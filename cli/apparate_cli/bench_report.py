@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from apparate_cli.output import new_file
@@ -65,7 +66,20 @@ def latency_table(report: dict[str, Any]) -> Table:
         "",
     )
     table.add_row("agreement", "100 %", f"{early['agreement']:.2%}", "", "100 %")
+    if "noise_floor" in report["compared"]:
+        table.caption = f"the original against itself: {noise_floor(report)}"
     return table
+
+
+def noise_floor(report: dict[str, Any]) -> str:
+    """By how much equal systems differed: medians of the rounds and their middle half."""
+    parts = []
+    for key, ratio in report["compared"]["noise_floor"].items():
+        low, high = np.percentile(ratio["rounds"], [25, 75])
+        parts.append(
+            f"{key.removesuffix('_ratio')} x {ratio['median']:.2f} ({low:.2f} to {high:.2f})"
+        )
+    return ", ".join(parts)
 
 
 def exits_table(report: dict[str, Any]) -> Table:

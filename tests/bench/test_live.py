@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from apparate_jax.bench.comparison import SYSTEMS, concatenate
+from apparate_jax.bench.comparison import AGAIN, SYSTEMS, concatenate
 from apparate_jax.bench.live import LiveConfig, run_live
 from apparate_jax.bench.report import Subject, build_report
 from apparate_jax.errors import ConfigError, DataError, NumericsError, QueueFullError
@@ -173,6 +173,17 @@ def test_a_trace_gives_the_times(service):
         assert 8 <= len(arrived) <= 10
         expected = trace[: len(arrived)] * (len(trace) - 1) / trace[-1] / result.rate_rps
         np.testing.assert_allclose(arrived - arrived[0], expected, atol=1e-6)
+
+
+def test_the_original_runs_twice_where_the_noise_floor_is_asked_for(service):
+    config = LiveConfig(load_frac=0.1, rounds=2, round_s=0.2, saturation_s=0.1, noise_floor=True)
+    result = run_live(service, tiny.data(), config)
+    assert [r.order for r in result.rounds] == [(*SYSTEMS, AGAIN), ("vanilla", AGAIN, "apparate")]
+    for measured in result.rounds:
+        again, vanilla = measured.answers[AGAIN], measured.answers["vanilla"]
+        assert (again.exits == 2).all() and again.right.all()
+        times = [np.diff(one.arrived_s) for one in (again, vanilla)]
+        np.testing.assert_allclose(*times, atol=1e-6, err_msg="the same arrivals")
 
 
 def test_an_input_without_an_answer_ends_it(service):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from apparate_jax.bench.comparison import AGAIN
 from apparate_jax.bench.report import (
     Subject,
     build_report,
@@ -103,3 +104,21 @@ def test_the_environment_is_this_one():
     found = environment()
     assert found["cores"] >= 1 and all(found.values())
     assert not any(isinstance(v, float) and math.isnan(v) for v in found.values())
+
+
+def test_the_original_against_itself(by_hand):
+    result = tiny.result()
+    rounds = tuple(
+        r._replace(
+            answers=r.answers | {AGAIN: r.answers["apparate"]},
+            throughput_rps=r.throughput_rps | {AGAIN: 50.0},
+        )
+        for r in result.rounds
+    )
+    made = build_report(Subject.of(by_hand, "rows.npz"), result._replace(rounds=rounds), 0.4, None)
+    floor = made["compared"]["noise_floor"]
+    assert floor["p50_ratio"] == made["compared"]["p50_ratio"]
+    assert floor["p95_ratio"] == made["compared"]["p95_ratio"]
+    rates = [r.throughput_rps["vanilla"] for r in result.rounds]
+    assert floor["throughput_ratio"]["rounds"] == [round(50.0 / rate, 4) for rate in rates]
+    assert [AGAIN in r for r in made["rounds"]] == [True, True]

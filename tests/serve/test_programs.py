@@ -1,5 +1,6 @@
 """Programs: how many are compiled, atomic and merged routes agree, the background compiler."""
 
+import threading
 from dataclasses import replace
 
 import jax
@@ -90,6 +91,19 @@ def test_a_set_that_is_asked_for_later_takes_the_place_of_one_that_is_being_comp
     second.result(60)
     assert not made.route((0,), made.batch_sizes[-1]).merged
     assert all(made.route((1,), batch).merged for batch in made.batch_sizes)
+    made.close()
+
+
+def test_the_background_compiler_rests_while_there_is_no_time():
+    made = models.programs(models.mlp(), (1,))
+    made.warm_atomic()
+    asked, has_time = threading.Event(), threading.Event()
+    compiled = made.prepare((0,), lambda: asked.set() or not has_time.is_set())
+    assert asked.wait(10) and not compiled.done()
+    assert not made.route((0,), 1).merged
+    has_time.set()
+    compiled.result(60)
+    assert made.route((0,), 1).merged
     made.close()
 
 

@@ -11,6 +11,8 @@ from apparate_jax.control.interface import Info
 from apparate_jax.core import BatchRecord, ExitPlan
 
 SYSTEMS = ("vanilla", "apparate")
+AGAIN = "vanilla_again"
+"""The original model a second time: by how much equal systems differ on this machine."""
 
 
 class Answers(NamedTuple):
@@ -40,10 +42,11 @@ class Round(NamedTuple):
     """One round: the same arrivals to both systems.
 
     Attributes:
-        throughput_rps: Per system, with a queue that is never empty.
+        throughput_rps: Per system (:data:`SYSTEMS`, perhaps :data:`AGAIN`), with a queue that is
+            never empty.
         answers: Per system, at the stated load.
         first_input: Row of the data set that the round began with.
-        order: Which system went first.
+        order: The systems in their turn.
     """
 
     throughput_rps: dict[str, float]

@@ -6,6 +6,7 @@ empty; latency at a stated share of the original's measured throughput, open loo
 request was meant to arrive to the moment its answer was there.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
@@ -16,6 +17,7 @@ import numpy as np
 
 from apparate_jax.bench.baselines import Policy
 from apparate_jax.bench.comparison import (
+    AGAIN,
     SYSTEMS,
     Answers,
     Comparison,
@@ -51,6 +53,8 @@ class LiveConfig:
         settle: Answers of the early-answer engine before the first round, so that its thresholds
             are tuned: they count for agreement, not for latency.
         seed: Of arrivals.
+        noise_floor: Also run the original a second time in each round, as if it were another
+            system: by how much the two differ is what this machine lets nobody measure.
     """
 
     load_frac: float = 0.4
@@ -61,6 +65,7 @@ class LiveConfig:
     outstanding: int = 32
     settle: int = 512
     seed: int = 0
+    noise_floor: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.load_frac <= 4.0:
@@ -120,12 +125,15 @@ def run_live(
         ConfigError: The measurement of throughput is too short for two batches.
     """
     config = config or LiveConfig()
-    recorders = {name: Recorder(len(service.programs.sites)) for name in SYSTEMS}
+    names = (*SYSTEMS, AGAIN) if config.noise_floor else SYSTEMS
+    recorders = {name: Recorder(len(service.programs.sites)) for name in names}
     decisions = Decisions()
-    vanilla = service.vanilla(recorders["vanilla"])
+    held = Held(data, service.programs.model)
     early, feedback = _early(service, recorders["apparate"], decisions, policy)
-    held = Held(data, vanilla.model)
-    engines = {"vanilla": vanilla.start(), "apparate": early.start()}
+    engines = {
+        name: (early if name == "apparate" else service.vanilla(recorders[name])).start()
+        for name in names
+    }
     feedback.attach(early)
     driver = _Driver(engines, recorders, data, config, on_phase or (lambda *_: None), held)
     try:
@@ -167,12 +175,17 @@ class _Driver:
     outside: list[Answers] = field(default_factory=list)
     sent: int = 0
 
+    def order(self, index: int) -> tuple[str, ...]:
+        """Who goes first in this round: every order has its turn."""
+        orders = tuple(itertools.permutations(self.engines))
+        return orders[index % len(orders)]
+
     def saturate(self) -> list[dict[str, float]]:
         """Throughput of both systems in each round, the queue never empty."""
         results: list[dict[str, float]] = []
         for i in range(self.config.rounds):
             rates = {}
-            for name in _order(i):
+            for name in self.order(i):
                 rates[name] = self._saturate_one(name)
                 answers = self.recorders[name].take()
                 if name == "apparate":
@@ -239,11 +252,11 @@ class _Driver:
         else:
             times = at_rate(trace, rate)[:count]
         first, answers = self.sent, {}
-        for name in _order(index):
+        for name in self.order(index):
             self.sent = first
             self._open_loop(name, times, f"round {index + 1} of {self.config.rounds}, {name}")
             answers[name] = self.recorders[name].take()
-        return Round(throughput, answers, first % len(self.data), _order(index))
+        return Round(throughput, answers, first % len(self.data), self.order(index))
 
     def _open_loop(self, name: str, times: Times, what: str) -> None:
         engine = self.engines[name]
@@ -299,7 +312,3 @@ def _all_answered(futures: Iterable[Future[Any]]) -> None:
     """Wait for answers; an error in place of one ends the benchmark."""
     for future in futures:
         future.result()
-
-
-def _order(index: int) -> tuple[str, ...]:
-    return SYSTEMS if index % 2 == 0 else SYSTEMS[::-1]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.bench.comparison import SYSTEMS, Answers, Comparison, concatenate
+from apparate_jax.bench.comparison import AGAIN, SYSTEMS, Answers, Comparison, concatenate
 from apparate_jax.core import FINAL, ExitPlan, Profile
 from apparate_jax.serve.profile import device_name
 from apparate_jax.serve.service import Service, overhead_frac
@@ -167,7 +167,7 @@ def _exit_rates(
 
 def _round(measured: Any) -> dict[str, Any]:
     out: dict[str, Any] = {"first": measured.order[0]}
-    for name in SYSTEMS:
+    for name in measured.answers:
         out[name] = percentiles(measured.answers[name].latency_ms)
         out[name]["throughput_rps"] = round(measured.throughput_rps[name], 2)
     return out
@@ -177,8 +177,8 @@ def _compared(result: Comparison, report: dict[str, Any]) -> dict[str, Any]:
     """Paired ratios: medians over the rounds, with their spread."""
     rows = [_round(r) for r in result.rounds]
 
-    def ratio(key: str) -> dict[str, Any]:
-        values = [row["apparate"][key] / row["vanilla"][key] for row in rows]
+    def ratio(key: str, system: str = "apparate") -> dict[str, Any]:
+        values = [row[system][key] / row["vanilla"][key] for row in rows]
         return {
             "median": round(float(np.median(values)), 4),
             "rounds": [round(v, 4) for v in values],
@@ -191,6 +191,11 @@ def _compared(result: Comparison, report: dict[str, Any]) -> dict[str, Any]:
         "p95_ratio": ratio("p95_ms"),
         "throughput_ratio": ratio("throughput_rps"),
     }
+    if AGAIN in rows[0]:
+        out["noise_floor"] = {
+            f"{key.partition('_')[0]}_ratio": ratio(key, AGAIN)
+            for key in ("p50_ms", "p95_ms", "throughput_rps")
+        }
     if oracle["p50_ms"] is not None:
         out["oracle_p50_saved_frac"] = round(1 - oracle["p50_ms"] / vanilla["p50_ms"], 4)
     return out

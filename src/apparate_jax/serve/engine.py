@@ -156,14 +156,18 @@ class Engine:
 
         Batches that are on the device keep their ramps; thresholds of the same set apply to them
         at once. Another set runs on atomic stages until its merged ones are compiled in the
-        background.
+        background, which rests while a whole further batch waits.
         """
         changed = plan.sites != self._plan.sites
         for batch in self._programs.batch_sizes if changed else ():
             self._programs.route(plan.sites, batch)  # raises where it cannot run
         self._plan = plan
         if changed:
-            self._programs.prepare(plan.sites).add_done_callback(_log_failure)
+            self._programs.prepare(plan.sites, self._is_behind).add_done_callback(_log_failure)
+
+    def _is_behind(self) -> bool:
+        """Whether a whole further batch waits: batches then run without ramps anyway."""
+        return self.waiting >= self._programs.batch_sizes[-1]
 
     def start(self) -> "Engine":
         """Start the dispatcher and the releaser."""

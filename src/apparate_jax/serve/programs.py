@@ -155,15 +155,21 @@ class Programs:
                     what = f"batch {batch}, {len(chosen) + 1} stages"
                     progress(done, len(self.batch_sizes), what)
 
-    def prepare(self, sites: Sequence[int]) -> "Future[None]":
+    def prepare(
+        self, sites: Sequence[int], busy: Callable[[], bool] = lambda: False
+    ) -> "Future[None]":
         """Compile the merged stages of ``sites`` in the background; a later call takes its place.
 
         The programs of the last :data:`KEPT` sets are kept.
+
+        Args:
+            sites: Ascending sites with a ramp.
+            busy: Whether compilation has to wait; asked before each program.
         """
         chosen = self._checked(sites)
         with self._lock:
             self._lately = [s for s in self._lately if s != chosen] + [chosen]
-        return self._background.submit(self._merge_in_background, chosen)
+        return self._background.submit(self._merge_in_background, chosen, busy)
 
     def route(self, sites: tuple[int, ...], batch: int) -> Route:
         """The programs to run now: merged where they are ready, else atomic.
@@ -239,9 +245,9 @@ class Programs:
         for start, stop in itertools.pairwise((None, *sites, None)):
             yield self._segment(batch, start, stop, ramp=stop, child=child)
 
-    def _merge_in_background(self, sites: tuple[int, ...]) -> None:
+    def _merge_in_background(self, sites: tuple[int, ...], busy: Callable[[], bool]) -> None:
         missing = [batch for batch in self.batch_sizes if (sites, batch) not in self._merged]
-        if not missing or self._is_stale(sites):
+        if not missing or not self._may_go_on(sites, busy):
             return
         with self._compiler(is_useful()) as child:
             try:
@@ -249,9 +255,9 @@ class Programs:
                     segments = []
                     for segment in self._merged_segments(sites, batch, child):
                         segments.append(segment)
-                        if self._is_stale(sites):
-                            return
                         time.sleep(REST_S)
+                        if not self._may_go_on(sites, busy):
+                            return
                     route = Route(sites, batch, True, tuple(segments))
                     self._run_once(route)  # what does not run is not swapped in
                     self._merged[sites, batch] = route
@@ -278,6 +284,12 @@ class Programs:
             yield from route.segments
         for stages, heads in self._atomic.values():
             yield from (*stages, *heads.values())
+
+    def _may_go_on(self, sites: tuple[int, ...], busy: Callable[[], bool]) -> bool:
+        """Wait while there is no time to compile; False once nobody wants these sites any more."""
+        while busy() and not self._is_stale(sites):
+            time.sleep(REST_S)
+        return not self._is_stale(sites)
 
     def _is_stale(self, sites: tuple[int, ...]) -> bool:
         return self._closed or self._lately[-1] != sites
