@@ -141,7 +141,8 @@ async def closed_loop(
             at += clients
             counted += settle_s <= time.perf_counter() - begun_s < settle_s + seconds
 
-    await asyncio.gather(*map(loop, range(clients)))
+    patience_s = settle_s + seconds + PATIENCE_S
+    await asyncio.wait_for(asyncio.gather(*map(loop, range(clients))), patience_s)
     client.close()
     return counted / seconds
 

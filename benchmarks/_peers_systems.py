@@ -1,7 +1,8 @@
 """The systems that are compared: how each is installed, started and asked.
 
 Each has an environment of its own below runs/peers, made with pip if it is missing, of one Python
-3.13 and the newest JAX; apparate too, so that all of them run the same compiler.
+3.12 (the latest that PyTriton brings a backend for) and the newest JAX of it; apparate too, so that
+all of them run the same compiler.
 """
 
 import json
@@ -34,6 +35,7 @@ class System(NamedTuple):
         command: ``command(bin, checkpoint, port)``, bin being the environment's.
         encode: A row as the bytes of a request.
         setup: How batches are formed, for the reader of results.
+        learns: Whether it adapts to its requests, so that it is to see some first.
     """
 
     name: str
@@ -42,6 +44,7 @@ class System(NamedTuple):
     command: Callable[[Path, Path, int], Sequence[str]]
     encode: Callable[[Mapping[str, NDArray[Any]]], bytes]
     setup: str
+    learns: bool = False
 
 
 def _script(name: str) -> Callable[[Path, Path, int], Sequence[str]]:
@@ -71,7 +74,7 @@ def _raw(row: Mapping[str, NDArray[Any]]) -> bytes:
 OWN = ("apparate-jax", (f"{ROOT}[serve]",))
 SYSTEMS = (
     System("apparate, exits off", *OWN, _apparate(False), _protocol, "immediate, the default"),
-    System("apparate, exits on", *OWN, _apparate(True), _protocol, "immediate, the default"),
+    System("apparate, exits on", *OWN, _apparate(True), _protocol, "immediate, the default", True),
     System(
         "LitServe",
         "litserve",
@@ -100,16 +103,16 @@ SYSTEMS = (
 
 
 def find_python() -> str:
-    """An interpreter of Python 3.13, which is what all the systems have packages for.
+    """An interpreter of Python 3.12, which all the systems run on.
 
     Raises:
         RuntimeError: There is none.
     """
-    kept = sorted((Path.home() / ".pyenv" / "versions").glob("3.13.*/bin/python"))
-    for place in (shutil.which("python3.13"), *map(str, reversed(kept))):
+    kept = sorted((Path.home() / ".pyenv" / "versions").glob("3.12.*/bin/python"))
+    for place in (shutil.which("python3.12"), *map(str, reversed(kept))):
         if place and not subprocess.run([place, "-c", ""], capture_output=True).returncode:
             return place
-    raise RuntimeError("no Python 3.13 found: put python3.13 on the PATH")
+    raise RuntimeError("no Python 3.12 found: put python3.12 on the PATH")
 
 
 def install(system: System) -> Path:

@@ -4,7 +4,9 @@ Binary tensors over HTTP. The dynamic batcher has its defaults, which are what i
 starts with: batches as large as what waits, no delay.
 """
 
+import os
 import sys
+import sysconfig
 
 import numpy as np
 from _peers_model import LARGEST, Classifier
@@ -18,6 +20,8 @@ LENGTH = 128
 
 def main() -> None:
     """Serve until the process is ended."""
+    # Triton's own process for Python loads libpython of this interpreter, wherever that is.
+    os.environ["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
     classifier, port = Classifier(sys.argv[1]), int(sys.argv[2])
 
     @batch

@@ -5,16 +5,22 @@ so that several can take turns on one machine in one run.
 """
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
-from _http_client import HOST, Client
+from _http_client import HOST, Client, closed_loop
+
+from apparate_jax.checkpoint import load_checkpoint, save_checkpoint
 
 SHOWN = 15
 
@@ -27,9 +33,16 @@ def free_port() -> int:
 
 
 def apparate_serve(apparate: Path, checkpoint: Path, port: int, *, exits: bool) -> list[str]:
-    """The command that serves a checkpoint as ``model``, with early answers or without."""
+    """The command that serves a checkpoint as ``model``, with early answers or without.
+
+    Without: of a copy in which no ramp is active, so that none is measured at the start either.
+    """
+    if not exits:
+        copy = checkpoint.with_name(f"{checkpoint.name}-no-exits")
+        save_checkpoint(copy, replace(load_checkpoint(checkpoint), active=()))
+        checkpoint = copy
     command = [str(apparate), "serve", str(checkpoint), "--model-name", "model", "--no-grpc"]
-    off = [] if exits else ["--policy", "fixed", "--ramp-budget", "0"]
+    off = [] if exits else ["--policy", "fixed"]
     return [*command, "--http-port", str(port), "--log-level", "warning", *off]
 
 
@@ -99,6 +112,18 @@ class Served:
             except psutil.NoSuchProcess:
                 continue
 
+    def learn(self, requests: Sequence[bytes], seconds: float) -> None:
+        """One request after the other, then rest: control settles, and what it compiles is done."""
+        asyncio.run(closed_loop(self.port, requests, 1, seconds, 0.0))
+        time.sleep(seconds / 2)
+
+    def control(self) -> dict[str, Any]:
+        """What control did so far, by the server's own account (``apparate serve`` only)."""
+        url = f"http://{HOST}:{self.port}/apparate/status"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            model = json.load(response)["models"][0]
+        return {**model["control"], "agreement": model["accuracy"]["agreement"]}
+
     def pause(self) -> None:
         """Take it off the processors."""
         self._signal(signal.SIGSTOP)
@@ -110,6 +135,16 @@ class Served:
     def rss_mib(self) -> float:
         """Resident memory of the whole tree, MiB; what processes share counts for each."""
         return sum(process.memory_info().rss for process in self._tree()) / 2**20
+
+    def idle_cores(self, seconds: float) -> float:
+        """Processor time that the tree takes while nobody asks, in cores."""
+        before = self._cpu_s()
+        time.sleep(seconds)
+        return (self._cpu_s() - before) / seconds
+
+    def _cpu_s(self) -> float:
+        times = [process.cpu_times() for process in self._tree()]
+        return sum(one.user + one.system for one in times)
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """End it and everything that it started."""

@@ -14,6 +14,7 @@ results/loadgen.json.
 import asyncio
 import gc
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -39,7 +40,7 @@ except ImportError:
 DEMO = ROOT / "runs" / "demo"
 STATED_FRAC, PERCENTILE = 0.5, 0.99
 BETWEEN_FRACS, STEPS = (0.4, 0.95), 3
-DURATION_S = 25.0
+DURATION_S, LEARN_S = 20.0, 12.0
 SAMPLES = 1024
 PATH = "/v2/models/model/infer"
 KEYS = {
@@ -162,6 +163,7 @@ def start(name: str, exits: bool, requests: list[bytes]) -> Served:
     try:
         served.wait(requests[0], 240.0)
         asyncio.run(closed_loop(port, requests, 16, 2.0, 1.0))
+        served.learn(requests, LEARN_S)
     except BaseException:
         served.stop()
         raise
@@ -194,6 +196,7 @@ def measured(
 
 def main() -> None:
     """Start both, run LoadGen, write what it said."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that servers end too
     if not is_checkpoint(DEMO / "checkpoint"):
         sys.exit("no checkpoint in runs/demo: run `just demo` first")
     where, model = machine(), load_checkpoint(DEMO / "checkpoint").model
@@ -210,6 +213,8 @@ def main() -> None:
         capacity = asyncio.run(closed_loop(vanilla.port, requests, 32, 5.0, 1.0))
         vanilla.pause()
         found = measured(systems, requests, capacity, bound_ms)
+        systems["apparate"].resume()
+        found["apparate"]["control"] = systems["apparate"].control()
     finally:
         for served in systems.values():
             served.stop()

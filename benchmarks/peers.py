@@ -3,16 +3,18 @@
 One machine, one client process, the same arrivals (Poisson, open loop) and rows for every system,
 which take turns in alternating order; who has no turn is paused. Latency counts from the moment
 that a request was due. Loads are shares of what `apparate serve` without early answers takes. Needs
-the demo's checkpoint (`just demo`) and Python 3.13; environments are made below runs/peers.
+the demo's checkpoint (`just demo`) and Python 3.12; environments are made below runs/peers.
 
-Usage: ``python benchmarks/peers.py [ROUNDS] [--fresh]``: about 4 minutes a round. Rounds add to
-those in results/peers.json that were measured with the same versions and settings.
+Usage: ``python benchmarks/peers.py [ROUNDS] [--fresh]``: about 3 minutes a round, and two to
+start. Rounds add to those in results/peers.json of the same versions and settings.
 """
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,9 @@ from apparate_jax.data import load_data
 
 DEMO = ROOT / "runs" / "demo"
 LOADS = (0.2, 0.4, 0.6, 0.8)
-ROUND_S, SATURATED_S, SETTLE_S = 8.0, 4.0, 0.7
+ROUND_S, SATURATED_S, SETTLE_S = 6.0, 4.0, 0.5
 CLIENTS = 32
-START_S = 180.0
+START_S, LEARN_S = 90.0, 12.0
 SETTINGS = {
     "loads": list(LOADS),
     "round_s": ROUND_S,
@@ -43,6 +45,7 @@ SETTINGS = {
     "model": "the demo's MiniLM-L6, 128 tokens, int32 tensors",
 }
 OFF = SYSTEMS[0].name
+FAILURES = (OSError, RuntimeError, EOFError)
 Rows = list[dict[str, NDArray[Any]]]
 
 
@@ -50,7 +53,7 @@ class Turn:
     """A system that runs, and the stream as its requests."""
 
     def __init__(self, system: System, checkpoint: Path, rows: Rows) -> None:
-        self.name = system.name
+        self.name, self.learns = system.name, system.learns
         self.requests = [system.encode(row) for row in rows]
         port, package = free_port(), system.package
         self.served = Served(
@@ -62,13 +65,16 @@ class Turn:
                 "JAX_COMPILATION_CACHE_DIR": str(ENVIRONMENTS / "cache"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAX_PLATFORMS": "cpu",
-                "PYTHONPATH": str(Path(__file__).parent),
+                "PYTHONPATH": ":".join(str(ROOT / part) for part in ("benchmarks", "src", "cli")),
                 "RAY_USAGE_STATS_ENABLED": "0",
             },
         )
         try:
             self.served.wait(self.requests[0], START_S)
-            self.saturated(3.0)
+            self.saturated(2.0)
+            if system.learns:
+                self.served.learn(self.requests, LEARN_S)
+            self.idle_cores = round(self.served.idle_cores(2.0), 3)
             self.rss_mib = round(self.served.rss_mib())
         except BaseException:
             self.served.stop()
@@ -83,7 +89,8 @@ class Turn:
     def awake(self) -> None:
         """Go on, and answer for a moment, so that the pause is forgotten."""
         self.served.resume()
-        asyncio.run(closed_loop(self.served.port, self.requests, 2, SETTLE_S, SETTLE_S))
+        with contextlib.suppress(*FAILURES):  # it will show in what is measured
+            asyncio.run(closed_loop(self.served.port, self.requests, 2, SETTLE_S, SETTLE_S))
         gc.collect()
 
     def at(self, due_s: NDArray[np.float64], first: int) -> list[Answer]:
@@ -139,16 +146,19 @@ def one_round(turns: list[Turn], number: int, capacity: float) -> list[dict[str,
             continue
         for turn in order:
             turn.awake()
-            rate = round(turn.saturated(SATURATED_S), 2)
+            try:
+                rate = round(turn.saturated(SATURATED_S), 2)
+            except FAILURES as error:
+                print(f"{turn.name} failed: {error!r}", file=sys.stderr, flush=True)
+                continue
             turn.served.pause()
             rows.append({"round": number, "system": turn.name, "saturated_rps": rate})
             print(*rows[-1].values(), flush=True)
     return rows
 
 
-def start(rows: Rows) -> tuple[list[Turn], dict[str, Any], dict[str, str]]:
-    """Start every system, one after the other; what cannot run says why."""
-    turns: list[Turn] = []
+def start(rows: Rows, turns: list[Turn]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Start every system, one after the other, into ``turns``; what cannot run says why."""
     found: dict[str, Any] = {}
     failed: dict[str, str] = {}
     for system in SYSTEMS:
@@ -156,11 +166,23 @@ def start(rows: Rows) -> tuple[list[Turn], dict[str, Any], dict[str, str]]:
             install(system)
             found[system.name] = {**versions(system), "setup": system.setup}
             turns.append(Turn(system, DEMO / "checkpoint", rows))
-            print(f"{system.name}: {turns[-1].rss_mib} MiB", flush=True)
-        except (RuntimeError, OSError) as error:
-            failed[system.name] = str(error)
+            idle, rss = turns[-1].idle_cores, turns[-1].rss_mib
+            print(f"{system.name}: {rss} MiB, {idle} cores when idle", flush=True)
+        except FAILURES as error:
+            failed[system.name] = str(error) or repr(error)
             print(f"{system.name} cannot run here: {error}", file=sys.stderr, flush=True)
-    return turns, found, failed
+    return found, failed
+
+
+def control(turns: list[Turn]) -> dict[str, Any]:
+    """What control did so far, where there is any."""
+    found = {}
+    for turn in turns:
+        if turn.learns:
+            turn.served.resume()
+            found[turn.name] = turn.served.control()
+            turn.served.pause()
+    return found
 
 
 def before(found: dict[str, Any]) -> dict[str, Any]:
@@ -179,14 +201,16 @@ def main() -> None:
     parser.add_argument("rounds", nargs="?", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="forget the rounds before")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that servers end too
     if not is_checkpoint(DEMO / "checkpoint"):
         sys.exit("no checkpoint in runs/demo: run `just demo` first")
     where, model = machine(), load_checkpoint(DEMO / "checkpoint").model
     data = load_data(DEMO / "reviews-stream.csv", model, limit=3000)
     rows = [data.example(i, model) for i in range(len(data))]
     gc.freeze()
-    turns, found, failed = start(rows)
+    turns: list[Turn] = []
     try:
+        found, failed = start(rows, turns)
         known = {} if args.fresh else before(found)
         capacity = known.get("capacity_rps")
         if capacity is None:
@@ -195,21 +219,19 @@ def main() -> None:
             turns[0].served.pause()
         measured = known.get("rounds", [])
         done = 1 + max((row["round"] for row in measured), default=-1)
+        facts = {
+            "machine": where,
+            "settings": SETTINGS,
+            "systems": found,
+            "cannot_run_here": failed,
+            "capacity_rps": capacity,
+            "rss_mib": {turn.name: turn.rss_mib for turn in turns},
+            "idle_cores": {turn.name: turn.idle_cores for turn in turns},
+        }
         for number in range(done, done + args.rounds):
             measured = measured + one_round(turns, number, capacity)
-            write_result(
-                "peers",
-                {
-                    "machine": where,
-                    "settings": SETTINGS,
-                    "systems": found,
-                    "cannot_run_here": failed,
-                    "capacity_rps": capacity,
-                    "rss_mib": {turn.name: turn.rss_mib for turn in turns},
-                    **summary(measured),
-                    "rounds": measured,
-                },
-            )
+            own = {"control": control(turns)}
+            write_result("peers", {**facts, **own, **summary(measured), "rounds": measured})
     finally:
         for turn in turns:
             turn.served.stop()
