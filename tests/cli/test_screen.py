@@ -36,7 +36,7 @@ def test_everything_is_there(hall):
     for words in ("p25", "p99", "with early answers", "without (vanilla)", "saved", "answers/s",
                   "queue", "of 4: 100 %", "agreement", "holds", "last 512", "long-run",
                   "layer_0/feed_forward",
-                  "final", "stopped", "last 2 min", "ramp 2 off: utility -0.4 ms",
+                  "final", "stopped", "last 2 min", "ramp layer_2/attention off: utility -0.4 ms",
                   "changes of ramps 1"):  # fmt: skip
         assert words in text, words
 

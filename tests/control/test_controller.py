@@ -188,7 +188,7 @@ def test_a_ramp_that_goes_bad_stops_in_that_very_decision_and_the_past_is_forgot
     controller = make(replace(CONFIG, tune_every=64))
     state, stopped, events = bad_ramp(controller)
     assert stopped == (0,)
-    assert events[0].startswith("ramp 0 (site 1) stopped: more wrong exits in the last")
+    assert events[0].startswith("ramp at site 1 stopped: more wrong exits in the last")
     assert state.window.filled < 64, "only what came since is kept"
     assert state.due_in == CONFIG.cooldown
     assert state.open == (False, True)

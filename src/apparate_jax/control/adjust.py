@@ -182,8 +182,9 @@ def choose(
         return shadows, current, ""
     sites = tuple(options.sites[c] for c in found.columns)
     why = (
-        f"ramps at sites {list(current)} give way to {list(sites)}: on {window.filled} samples of "
-        f"shadow batches they save {found.net:.3g} ms instead of {now:.3g} ms, costs included"
+        f"ramps at sites {list(current)} give way to sites {list(sites)}: "
+        f"on {window.filled} samples of shadow batches they save {found.net:.3g} ms instead of "
+        f"{now:.3g} ms, costs included"
     )
     return shadows, sites, why
 

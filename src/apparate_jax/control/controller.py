@@ -236,7 +236,7 @@ def _stop(config: ControlConfig, state: State, bad: tuple[int, ...]) -> tuple[St
     """Close ramps at once, forget what was before they went bad, tune after the cooldown."""
     fresh = max(state.drift.since[r] for r in bad)
     events = tuple(
-        f"ramp {r} (site {state.sites[r]}) stopped: more wrong exits in the last "
+        f"ramp at site {state.sites[r]} stopped: more wrong exits in the last "
         f"{state.drift.since[r]} samples than planned"
         for r in bad
     )

@@ -4,7 +4,8 @@
 no randomness. The live engine, replay, the tests and every baseline drive this one interface.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +70,8 @@ class Info(NamedTuple):
     Attributes:
         tuning: The tuning that was done, if any: of the thresholds in force.
         stopped: Positions of ramps that stopped exiting because of wrong answers.
-        events: What happened, in words.
+        events: What happened, in words; sites stand in them as ``site 3`` or ``sites [1, 3]``, and
+            :func:`name_sites` puts their names there.
         took_s: How long the decision took, if whoever asked for it looked at a clock.
     """
 
@@ -98,6 +100,23 @@ class Controller(NamedTuple):
 def fixed(plan: ExitPlan) -> Controller:
     """The policy that never changes its plan; the original model where it has no sites."""
     return Controller(lambda: None, lambda state, _: (plan, state, Info()), lambda _: plan)
+
+
+def name_sites(event: str, names: Sequence[str]) -> str:
+    """An event with the names of its sites, for people.
+
+    Args:
+        event: One of :class:`Info`.
+        names: Of all sites of the model.
+
+    >>> name_sites("ramps at sites [0, 2] give way to sites []", ["stem", "block.0", "block.1"])
+    'ramps stem, block.1 give way to none'
+    """
+
+    def named(found: re.Match[str]) -> str:
+        return ", ".join(names[int(site)] for site in re.findall(r"\d+", found[0])) or "none"
+
+    return re.sub(r"(?:at )?(?:sites \[[\d, ]*\]|site \d+)", named, event)
 
 
 def _shadow(record: BatchRecord) -> Shadow | None:

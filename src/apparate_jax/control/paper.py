@@ -171,7 +171,7 @@ def _update(
         state, again = adjust(setting, state)
         tuning, old = again or tuning, observation.sites
         if state.sites != old:
-            events = (*events, f"ramps at sites {list(old)} become {list(state.sites)}")
+            events = (*events, f"ramps at sites {list(old)} become sites {list(state.sites)}")
     return _plan(state), state, Info(tuning=tuning, events=events)
 
 

@@ -69,7 +69,7 @@ def test_numbers_charts_and_tables_are_there(page):
     rows = page.js("[...document.querySelectorAll('#ramps tr')].map(row => row.innerText)")
     assert [row.split()[0] for row in rows] == [*(SITES[ramp] for ramp in RAMPS), "final"]
     assert "stopped" in rows[2]
-    assert "ramp 2 off: utility -0.4 ms" in text(page, "#events")
+    assert "ramp layer_2/attention off: utility -0.4 ms" in text(page, "#events")
     assert "sentiment" in page.js("document.title")
 
 

@@ -60,7 +60,7 @@ class Lively:
         """What control does about one that is no longer worth its cost."""
         sites = self.engine.plan.sites
         self.engine.plan = ExitPlan(sites[:-1], self.engine.plan.thresholds[:-1])
-        text = f"ramp {len(sites) - 1} off: utility -0.4 ms"
+        text = f"ramp at site {sites[-1]} off: utility -0.4 ms"
         self.statistics.decided(self.engine.plan, Info(None, (len(sites) - 1,), (text,)))
 
     def _tune(self):

@@ -115,15 +115,15 @@ def test_decisions_are_counted_and_told():
     made = statistics()
     tuning = Tuning(np.zeros(2, np.float32), 1.0, 0.0)
     made.decided(PLAN, Info(tuning, (), ("tuned on 64 samples",), 0.02))
-    made.decided(PLAN, Info(None, (1,), ("ramp 1 stopped",)))
-    made.decided(ExitPlan((1,), (0.1,)), Info(None, (), ("ramps are 1 now",)))
+    made.decided(PLAN, Info(None, (1,), ("ramp at site 2 stopped",)))
+    made.decided(ExitPlan((1,), (0.1,)), Info(None, (), ("ramps at sites [0, 2] become sites []",)))
     found = scraped(made)
     assert found["apparate_tuning_seconds_count",] == 1
     assert found["apparate_tuning_seconds_sum",] == pytest.approx(0.02)
     assert found["apparate_ramp_stops_total", "layer_2"] == 1
     assert found["apparate_set_changes_total",] == 1
     texts = [e["text"] for e in status_of(made, 0.0)["events"]]
-    assert texts == ["ramp 1 stopped", "ramps are 1 now"]
+    assert texts == ["ramp layer_2 stopped", "ramps layer_0, layer_2 become none"]
 
 
 def test_utility_is_what_exits_save_less_what_the_ramp_costs():

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from apparate_jax.control.interface import Info
+from apparate_jax.control.interface import Info, name_sites
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.core import BatchRecord, ExitPlan, Profile
 from apparate_jax.serve.telemetry.counts import Duration, Histogram, Recent
@@ -201,7 +201,8 @@ class Statistics:
             self.stopped.update(before[r] for r in info.stopped if r < len(before))
             # tunings follow one another by the second; what they decide is in the thresholds
             told = [text for text in info.events if not text.startswith("tuned on")]
-            self.events.extend(Event(self.wall(), text) for text in told)
+            named = (name_sites(text, self.site_names) for text in told)
+            self.events.extend(Event(self.wall(), text) for text in named)
 
     def begun(self) -> None:
         """Note a request of a client, before it is read."""
