@@ -1,11 +1,15 @@
 """Compiling in another process: what comes back is the program, and every failure is an error."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apparate_jax.serve.compile_process import CompileError, CompileProcess
+from apparate_jax.serve.compile_process import CompileError, CompileProcess, NotPortableError
+from apparate_jax.serve.executables import Executables
+from tests.serve import models
 
 ARGUMENTS = [jax.ShapeDtypeStruct((2, 3), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.int32)]
 FUNCTION = jax.jit(lambda x, unused: (jnp.tanh(x) @ x.T,), keep_unused=True)
@@ -55,8 +59,30 @@ def test_what_cannot_be_exported_is_an_error(child):
     def calls_back(x):
         return jax.pure_callback(lambda v: v, jax.ShapeDtypeStruct((2, 3), jnp.float32), x)
 
-    with pytest.raises(CompileError):
+    with pytest.raises(NotPortableError):
         child.compile(jax.jit(calls_back, keep_unused=True), ARGUMENTS[:1])
+
+
+def test_what_the_child_cannot_compile_is_compiled_here_and_said_once(caplog):
+    """The model's last layer calls the host back, which no executable takes to another process."""
+    gate = threading.Event()
+    gate.set()
+    made = models.programs(models.gated(gate), (1, 2), gently=True)
+    made.warm_atomic()
+    made.prepare((0,)).result(60)
+    assert made.route((0,), 1).merged and made.route((0,), 2).merged
+    made.close()
+    (record,) = caplog.records
+    assert "this process compiles what its child cannot" in record.getMessage()
+
+
+def test_a_child_that_is_gone_is_not_replaced_by_this_process():
+    made = Executables()
+    with CompileProcess() as process:
+        process.stop()
+        with pytest.raises(CompileError, match="was stopped"):
+            made.get(lambda x: (x,), ARGUMENTS[:1], child=process)
+    assert made.compiled == 0
 
 
 def test_no_child_is_begun_for_nothing():

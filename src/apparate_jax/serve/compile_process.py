@@ -29,6 +29,10 @@ class CompileError(ApparateError, RuntimeError):
     """A program could not be compiled by the child."""
 
 
+class NotPortableError(CompileError):
+    """A program cannot go to the child, or what it makes of it cannot come back."""
+
+
 def is_useful() -> bool:
     """Whether the model runs on the cores that a compiler would take."""
     return jax.default_backend() == "cpu" and jax.device_count() == 1 and os.name == "posix"
@@ -73,20 +77,25 @@ class CompileProcess:
             options: XLA's.
 
         Raises:
-            CompileError: The function cannot be exported or compiled, or the child is gone.
+            CompileError: The child is gone.
+            NotPortableError: The function cannot be exported, or not be compiled, or what became of
+                it not be serialised.
         """
         try:
             if self._process is None:
                 self._begin()
-            exported = export.export(function)(*arguments)
-            self._connection.send((bytes(exported.serialize()), options))
+            exported = bytes(export.export(function)(*arguments).serialize())
+        except (ValueError, NotImplementedError) as error:
+            raise NotPortableError(f"a program cannot be exported: {error}") from error
+        try:
+            self._connection.send((exported, options))
             answer = self._connection.recv()
-        except (EOFError, OSError, ValueError, NotImplementedError) as error:
+        except (EOFError, OSError) as error:
             raise CompileError(
                 f"the compiling process gave no program: {error or type(error).__name__}"
             ) from error
         if isinstance(answer, str):
-            raise CompileError(f"the compiling process gave no program: {answer}")
+            raise NotPortableError(f"the compiling process gave no program: {answer}")
         return serialize_executable.deserialize_and_load(*answer)  # type: ignore[no-any-return]
 
     def stop(self) -> None:

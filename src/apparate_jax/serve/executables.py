@@ -5,15 +5,22 @@ architecture: a checkpoint that takes another's place compiles nothing.
 """
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
 
-from apparate_jax.serve.compile_process import CompileProcess
+from apparate_jax.serve.compile_process import CompileProcess, NotPortableError
+
+logger = logging.getLogger(__name__)
 
 Executable = Callable[..., Sequence[jax.Array]]
+Options = dict[str, str | bool] | None
+
+_ONE_CORE: dict[str, str | bool] = {"xla_cpu_parallel_codegen_split_count": "1"}
+"""XLA's options for a compiler that leaves cores to those who serve: its back end takes one."""
 
 
 class Executables:
@@ -22,6 +29,7 @@ class Executables:
     def __init__(self) -> None:
         self._known: dict[bytes, Executable] = {}  # by the digest of a program's text
         self._lock = threading.Lock()
+        self._told = False
         self.compiled = 0
         """Programs that were compiled here, those forgotten since included."""
 
@@ -32,7 +40,7 @@ class Executables:
         self,
         run: Callable[..., Any],
         arguments: Sequence[Any],
-        options: dict[str, str | bool] | None = None,
+        options: Options = None,
         child: CompileProcess | None = None,
         device: jax.Device | None = None,
     ) -> Executable:
@@ -42,11 +50,11 @@ class Executables:
             run: Of arrays.
             arguments: Arrays, or their shapes and dtypes.
             options: XLA's.
-            child: Who compiles; this process if None.
+            child: Who compiles; this process if None, or if the program cannot go there.
             device: Where it is to run; JAX's default if None.
 
         Raises:
-            CompileError: The child could not.
+            CompileError: The child is gone.
         """
         specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arguments]
         jitted = jax.jit(run, keep_unused=True)
@@ -57,15 +65,27 @@ class Executables:
         with self._lock:
             executable = self._known.get(key)
         if executable is None:
-            if child is None:
+            try:
+                executable = None if child is None else child.compile(jitted, specs, options)
+            except NotPortableError as error:
+                self._tell(error)
+                options = {**(options or {}), **_ONE_CORE}
+            if executable is None:
                 with jax.default_device(device):
                     executable = lowered.compile(compiler_options=options)
-            else:
-                executable = child.compile(jitted, specs, options)
             with self._lock:
                 executable = self._known.setdefault(key, executable)
                 self.compiled += 1
         return executable
+
+    def _tell(self, error: NotPortableError) -> None:
+        """Say it once: there will be as many as the model has stages."""
+        if not self._told:
+            logger.warning(
+                "this process compiles what its child cannot, on one of the cores that serve: %s",
+                error,
+            )
+        self._told = True
 
     def keep(self, used: Collection[Executable]) -> None:
         """Forget all others."""
