@@ -24,6 +24,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from _common import write_result
+from _one_model import OneModel
 
 from apparate_jax.core import InputSpec
 from apparate_jax.graph import trace
@@ -31,7 +32,6 @@ from apparate_jax.models import from_function
 from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.grpc import GrpcServer
 from apparate_jax.serve.http import HttpServer, build_app
-from apparate_jax.serve.inference import OneModel
 from apparate_jax.serve.listen import open_socket
 from apparate_jax.serve.programs import Programs
 from apparate_jax.serve.running import run_frontends

@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _common import machine, write_result
+from _one_model import OneModel
 from numpy.typing import NDArray
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apparate_jax.core import Answer, InputSpec, Model
 from apparate_jax.serve.http import HttpServer, build_app, open_socket
-from apparate_jax.serve.inference import OneModel
 
 PATH = "/v2/models/stub/infer"
 WARM_UP = 30

@@ -1,10 +1,10 @@
 """Soak: minutes of load on both ports with reloads and client churn; every answer is checked.
 
 ``apparate serve`` runs as a process of its own. Clients send at a fixed share of the capacity that
-was measured just before, at times set beforehand. They come and go: connections are closed after a
-few dozen requests, calls are cancelled, connections break off in the middle of a body. The
-checkpoint changes every 20 s. A request asks for a row of its own, and its answer must name that
-row and carry the request's id.
+was measured just before, of each protocol beside the other, at times set beforehand. They come and
+go: connections are closed after a few dozen requests, calls are cancelled, connections break off in
+the middle of a body. The checkpoint changes every 20 s. A request asks for a row of its own, and
+its answer must name that row and carry the request's id.
 
 Usage: ``python benchmarks/soak.py [MINUTES]`` (10 unless given). Writes results/soak.json
 """
@@ -37,7 +37,7 @@ from _common import write_result
 
 CLIENTS = 8  # of each protocol
 LOAD_FRAC = 0.7
-CAPACITY_S, RELOAD_EVERY_S, SAMPLE_EVERY_S = 6.0, 20.0, 2.0
+WARM_UP_S, CAPACITY_S, RELOAD_EVERY_S, SAMPLE_EVERY_S = 1.0, 6.0, 20.0, 2.0
 WARM_UP_FRAC = 0.25
 CANCELLED, BROKEN = 0.02, 0.01  # of requests
 EYE = np.eye(_soak_model.ROWS, dtype=np.float32)
@@ -170,13 +170,15 @@ async def one_client(
     await client.close()
 
 
-async def load(server: "Server", rate: float, duration_s: float, tally: Tally) -> None:
-    """All clients together."""
-    every_s = 2 * CLIENTS / rate if rate else 0.0
+async def load(server: "Server", rates: dict[str, float], duration_s: float, tally: Tally) -> None:
+    """All clients together, at requests per second by protocol; one after the other if 0."""
+    every_s = {protocol: CLIENTS / rate if rate else 0.0 for protocol, rate in rates.items()}
     until_s = time.perf_counter() + duration_s
     await asyncio.gather(
         *(
-            one_client(protocol, server.ports[protocol], 2 * i + j, every_s, until_s, tally)
+            one_client(
+                protocol, server.ports[protocol], 2 * i + j, every_s[protocol], until_s, tally
+            )
             for i in range(CLIENTS)
             for j, protocol in enumerate(KINDS)
         )
@@ -188,6 +190,10 @@ class Server:
 
     def __init__(self, root: Path) -> None:
         self._place, self._log, self._changes = root / "rows", root / "log", 0
+        # Made beforehand: tracing in this process would hold up its clients.
+        self._versions = [root / f"rows-{number}" for number in range(2)]
+        for number, version in enumerate(self._versions):
+            _soak_model.save(version, 1.0 + 0.01 * number)
         self._replace()
         command = [str(Path(sysconfig.get_path("scripts")) / "apparate"), "serve", str(self._place)]
         command += ["--http-port", "0", "--grpc-port", "0", "--batch-sizes", "1,2,4,8"]
@@ -217,9 +223,9 @@ class Server:
         return self._log.read_text(errors="replace").splitlines()
 
     def _replace(self) -> None:
-        self._changes += 1
         fresh = self._place.with_name("fresh")
-        _soak_model.save(fresh, 1.0 + 0.01 * (self._changes % 2))
+        shutil.copytree(self._versions[self._changes % 2], fresh)
+        self._changes += 1
         shutil.rmtree(self._place, ignore_errors=True)
         fresh.rename(self._place)
 
@@ -249,14 +255,15 @@ def serving() -> Iterator[Server]:
             server.process.wait()
 
 
-async def soak(server: Server, duration_s: float) -> tuple[float, Tally]:
-    """Measure the capacity, then load the server with a share of it."""
-    closed = Tally()
-    await load(server, 0.0, 1.0, Tally())
-    await load(server, 0.0, CAPACITY_S, closed)
-    capacity, tally = closed.counts["answered"] / CAPACITY_S, Tally()
+async def soak(server: Server, duration_s: float) -> tuple[dict[str, float], Tally]:
+    """Measure each protocol's capacity beside the other, then load it with a share of that."""
+    closed, tally, full = Tally(), Tally(), dict.fromkeys(KINDS, 0.0)
+    await load(server, full, WARM_UP_S, Tally())
+    await load(server, full, CAPACITY_S, closed)
+    capacity = {protocol: len(found) / CAPACITY_S for protocol, found in closed.latency_ms.items()}
     watching = asyncio.create_task(server.watch())
-    await load(server, LOAD_FRAC * capacity, duration_s, tally)
+    rates = {protocol: LOAD_FRAC * most for protocol, most in capacity.items()}
+    await load(server, rates, duration_s, tally)
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
@@ -287,7 +294,7 @@ def main() -> None:
     result = {
         "minutes": minutes,
         "clients": 2 * CLIENTS,
-        "capacity_rps": round(capacity, 1),
+        "capacity_rps": {protocol: round(most, 1) for protocol, most in capacity.items()},
         "load_frac": LOAD_FRAC,
         "reloads": sum("is loaded" in line for line in log) - 1,
         **{key: tally.counts[key] for key in ("answered", "early", "errors", "mismatched")},

@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "core": {"errors"},
     "manifest": {"errors"},
+    "memory": set(),
     "storage": {"manifest"},
     "graph": NOUNS,
     "models": NOUNS,
@@ -25,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ramps": NOUNS | {"graph", "data"},
     "control": NOUNS | {"graph", "ramps"},
     "checkpoint": NOUNS | {"manifest", "models", "ramps", "storage"},
-    "serve": NOUNS | {"graph", "ramps", "control", "checkpoint", "manifest", "data"},
+    "serve": NOUNS | {"graph", "ramps", "control", "checkpoint", "manifest", "memory", "data"},
     "bench": NOUNS | {"graph", "ramps", "control", "data", "serve"},
 }
 """What each part of the library may import besides itself; nothing imports the command line."""

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from apparate_cli import options
-from apparate_cli.memory import give_back, large_blocks_apart
 from apparate_cli.output import Output, phases, stderr
 from apparate_cli.sites import gaps_hint, gaps_json, sites_json, sites_table
 from apparate_jax.checkpoint import Checkpoint, save_checkpoint
 from apparate_jax.graph import trace
+from apparate_jax.memory import give_back, large_blocks_apart
 from apparate_jax.models import load_model
 
 TRACE_BATCH = 2

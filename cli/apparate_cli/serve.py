@@ -82,6 +82,26 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error. [info]")
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(help="Where traces go, an OTLP/HTTP URL; nowhere unless given.")
+    ] = None,
+    versions: Annotated[
+        str | None, typer.Option(help="Versions of CKPT to serve, comma-separated. [the latest]")
+    ] = None,
+    latest: Annotated[
+        int | None, typer.Option(help="How many of the latest versions of CKPT to serve. [1]")
+    ] = None,
+    device: Annotated[
+        int | None, typer.Option(help="Where models run, an index of jax.devices(). [0]")
+    ] = None,
+    assigned: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the file, such as limits.max_body_bytes=1000; again for others.",
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show live what the server does, as apparate top.")
     ] = False,
@@ -91,8 +111,9 @@ def serve(
     Example: apparate serve runs/demo/checkpoint --http-port 8000 --grpc-port 8001
 
     Everything can be said in a TOML file, in the environment (APPARATE_SERVE_HTTP_PORT=80) or
-    here; what is said here wins. SIGHUP loads what changed on disk; SIGTERM ends the server once
-    everything under way is answered.
+    here, by an option or --set; what is said here wins. SIGHUP loads what changed on disk; SIGTERM
+    ends the server once everything under way is answered; the status is 1 where that was not done
+    in time.
     """
     from apparate_jax.serve.logs import configure_logs
     from apparate_jax.serve.server import Server
@@ -100,8 +121,10 @@ def serve(
 
     if not http and not grpc:
         raise ConfigError("--no-http and --no-grpc leave nothing to serve: keep one of them")
-    if model_name is not None and checkpoint is None:
-        raise ConfigError("--model-name names a checkpoint: give one, or name models in --config")
+    of_one = {"--model-name": model_name, "--versions": versions, "--latest": latest}
+    for option, value in of_one.items() if checkpoint is None else ():
+        if value is not None:
+            raise ConfigError(f"{option} is of a checkpoint: give one, or say it in --config")
     sizes = None if batch_sizes is None else options.parse_sizes(batch_sizes)
     given: dict[str, Any] = {
         "host": host,
@@ -113,6 +136,7 @@ def serve(
         "api_keys_file": api_keys_file,
         "log_format": log_format,
         "log_level": log_level,
+        "otlp_endpoint": otlp_endpoint,
         "tls": {"cert": tls_cert, "key": tls_key, "client_ca": tls_client_ca},
         "defaults": {
             "accuracy": accuracy,
@@ -126,12 +150,15 @@ def serve(
             "slo_ms": slo_ms,
             "queue_size": queue_size,
             "priority_levels": priority_levels,
+            "device": device,
         },
         "models": {},
     }
     if checkpoint is not None:
-        given["models"] = {model_name or _name_of(checkpoint): {"path": checkpoint}}
-    settings = read_settings(config, _said(given))
+        chosen = None if versions is None else versions.split(",")
+        one = {"path": checkpoint, "versions": chosen, "latest": latest}
+        given["models"] = {model_name or _name_of(checkpoint): one}
+    settings = read_settings(config, _said(given), assigned=assigned or ())
     configure_logs(settings.log_format, settings.log_level)
     with Server(settings) as server, contextlib.ExitStack() as ends:
         with phases() as phase:
@@ -143,8 +170,18 @@ def serve(
             if watch:
                 ends.enter_context(_watching(running))
 
-        server.run(ready)
+        left = server.run(ready)
+    if left:
+        stderr().print(_unanswered(left, settings.drain_timeout_s), soft_wrap=True)
+        raise typer.Exit(1)
     stderr().print("stopped; every accepted request was answered")
+
+
+def _unanswered(count: int, drain_timeout_s: float) -> str:
+    return (
+        f"stopped; accepted requests that were not answered: {count}. They took longer than "
+        f"{drain_timeout_s:g} s (--drain-timeout-s), or a second Ctrl-C ended the server at once"
+    )
 
 
 def _said(given: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import typer
 
 from apparate_cli import options
 from apparate_cli.inject import TRACE_BATCH
-from apparate_cli.memory import give_back, large_blocks_apart
 from apparate_cli.output import Output, Step, phases
 from apparate_cli.sites import sites_json, sites_table
 from apparate_jax.checkpoint import Checkpoint, load_checkpoint, save_ramps
@@ -20,6 +19,7 @@ from apparate_jax.core import Model, Site
 from apparate_jax.data import load_data
 from apparate_jax.data.dataset import Dataset
 from apparate_jax.graph import trace
+from apparate_jax.memory import give_back, large_blocks_apart
 from apparate_jax.ramps import HEAD_STYLES, PlacementConfig, TrainConfig
 from apparate_jax.ramps.cache import Announce
 from apparate_jax.ramps.features import Features

@@ -149,6 +149,10 @@ def test_the_port_is_taken(apparate, trained, server, protocol):
         ((*FREE, "--method", "magic"), "method is 'magic'"),
         ((*FREE, "--accuracy", -1), "accuracy is -1.0"),
         ((*FREE, "--batching", "slo"), "within what? Give slo_ms (--slo-ms)"),
+        ((*FREE, "--set", "defaults.acuracy=1"), "did you mean 'accuracy'?"),
+        ((*FREE, "--set", "defaults.max_in_flight=0"), "max_in_flight is 0"),
+        ((*FREE, "--versions", "3,7"), "has no version '3'"),
+        ((*FREE, "--device", 99), "the device is 99"),
         ((*FREE, "--priority-levels", 0), "default_priority is 1 of 0 priority levels"),
     ],
 )

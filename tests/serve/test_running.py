@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 
 import pytest
 
@@ -12,6 +13,8 @@ from apparate_jax.serve.running import run_frontends
 
 class Fake:
     """A frontend that serves until it is stopped, or fails where it starts."""
+
+    unanswered = 2
 
     def __init__(self, fails=False):
         self.url = "fake://"
@@ -43,8 +46,9 @@ def test_a_signal_stops_all_once_all_are_ready(number):
         os.kill(os.getpid(), number)
 
     both = [Fake(), Fake()]
-    run_frontends(both, on_ready)
-    assert ready == [True]
+    stopped = threading.Event()
+    assert run_frontends(both, on_ready, stopped.set) == 4, "what both left unanswered"
+    assert ready == [True] and stopped.wait(10)
     assert [fake.stops for fake in both] == [[False], [False]]
     assert {n: signal.getsignal(n) for n in before} == before
 

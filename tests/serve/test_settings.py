@@ -116,3 +116,45 @@ def test_a_value_that_does_not_fit_names_the_model(tmp_path):
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the configuration"):
         read_settings(tmp_path / "none.toml")
+
+
+def test_every_key_can_be_typed(file):
+    typed = (
+        "limits.max_body_bytes=7",
+        "defaults.slo_quantile=0.9",
+        "defaults.batch_sizes=1,2",
+        'models."a.b".path=/models/ab',
+        "models.topic.versions=4,5",
+        "otlp_endpoint=http://localhost:4318/v1/traces?x=1",
+    )
+    settings = read_settings(
+        file,
+        {"limits": {"max_body_bytes": 6}},
+        {"APPARATE_SERVE_DEFAULTS__SLO_QUANTILE": "1"},
+        typed,
+    )
+    assert settings.limits.max_body_bytes == 7
+    assert settings.otlp_endpoint == "http://localhost:4318/v1/traces?x=1"
+    sentiment, topic, dotted = settings.model_configs()
+    assert sentiment.service.engine.batching.slo_quantile == 0.9
+    assert topic.service.batch_sizes == (1, 2) and topic.versions == ("4", "5")
+    assert (dotted.name, str(dotted.path)) == ("a.b", "/models/ab")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_body_bytes", "'max_body_bytes': expected KEY=VALUE with a key as in the file"),
+        ("=1", "expected KEY=VALUE"),
+        ("a b=1", "expected KEY=VALUE"),
+        ("[limits]=1", "expected KEY=VALUE"),
+        ("limits.max_bodybytes=1", "limits.max_bodybytes is no setting: did you mean 'max_body_b"),
+        ("limits.max_body_bytes=many", "limits.max_body_bytes is 'many'"),
+        ("limits=1", "limits is '1'"),
+        ("defaults.accuracy.high=1", "defaults.accuracy is {'high': '1'}"),
+    ],
+)
+def test_what_is_typed_wrong_is_named(text, said):
+    with pytest.raises(ConfigError) as error:
+        read_settings(environment={}, assigned=[text])
+    assert said in str(error.value)

@@ -23,6 +23,11 @@ class Frontend(Protocol):
 
     url: str
 
+    @property
+    def unanswered(self) -> int:
+        """Requests that were under way when it had to end; known once it has."""
+        ...
+
     async def serve(self, on_started: Callable[[], None]) -> None:
         """Serve until stopped and what was under way is answered; tells when it takes requests."""
         ...
@@ -33,22 +38,33 @@ class Frontend(Protocol):
 
 
 def run_frontends(
-    frontends: Sequence[Frontend], on_ready: Callable[[], None] | None = None
-) -> None:
+    frontends: Sequence[Frontend],
+    on_ready: Callable[[], None] | None = None,
+    on_stop: Callable[[], None] | None = None,
+) -> int:
     """Serve until SIGINT or SIGTERM, or until all are stopped.
 
     Args:
         frontends: At least one.
         on_ready: Called once all of them take requests.
+        on_stop: Called when a signal came, on a thread of its own.
+
+    Returns:
+        How many requests had to be left unanswered.
 
     Raises:
         ConfigError: If a port was taken meanwhile; the others are stopped.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(frontends, on_ready))
+        runner.run(_run(frontends, on_ready, on_stop))
+    return sum(frontend.unanswered for frontend in frontends)
 
 
-async def _run(frontends: Sequence[Frontend], on_ready: Callable[[], None] | None) -> None:
+async def _run(
+    frontends: Sequence[Frontend],
+    on_ready: Callable[[], None] | None,
+    on_stop: Callable[[], None] | None,
+) -> None:
     left = len(frontends)
 
     def started() -> None:
@@ -65,7 +81,7 @@ async def _run(frontends: Sequence[Frontend], on_ready: Callable[[], None] | Non
                 other.stop()
             raise
 
-    with _signals(frontends):
+    with _signals(frontends, on_stop):
         results = await asyncio.gather(*map(serve, frontends), return_exceptions=True)
     for error in results:
         if error is not None:
@@ -73,7 +89,7 @@ async def _run(frontends: Sequence[Frontend], on_ready: Callable[[], None] | Non
 
 
 @contextlib.contextmanager
-def _signals(frontends: Sequence[Frontend]) -> Iterator[None]:
+def _signals(frontends: Sequence[Frontend], on_stop: Callable[[], None] | None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -81,6 +97,8 @@ def _signals(frontends: Sequence[Frontend]) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         again = number == signal.SIGINT and bool(seen)
+        if on_stop is not None and not seen:
+            threading.Thread(target=on_stop, name="apparate-stop", daemon=True).start()
         seen.append(number)
         for frontend in frontends:
             frontend.stop(now=again)

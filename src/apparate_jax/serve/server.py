@@ -6,7 +6,6 @@ way is answered.
 """
 
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -21,7 +20,7 @@ from apparate_jax.serve.grpc import GrpcLimits, GrpcServer
 from apparate_jax.serve.http import HttpServer, build_app
 from apparate_jax.serve.inference import now_s
 from apparate_jax.serve.listen import open_socket
-from apparate_jax.serve.repository import Repository
+from apparate_jax.serve.repository import Abandoned, Repository
 from apparate_jax.serve.running import Frontend, run_frontends
 from apparate_jax.serve.service import OnPhase
 from apparate_jax.serve.settings import Port, ServerSettings
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from apparate_jax.serve.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
+
+ABANDON_S = 10.0
+"""How long a reload may take to notice that the server ends; its thread is left behind then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +102,17 @@ class Server:
         """
         for name in self._repository.names:
             self._repository.load(name, progress)
-        # What is there now stays: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        self._repository.freeze()
 
-    def run(self, on_ready: Callable[[Running], None] | None = None) -> None:
+    def run(self, on_ready: Callable[[Running], None] | None = None) -> int:
         """Serve until SIGINT or SIGTERM, then answer what is under way and return.
 
         Args:
             on_ready: Called once, when requests are taken.
+
+        Returns:
+            How many requests had to be left unanswered: they took longer than
+            ``drain_timeout_s``, or a second SIGINT came.
         """
         begun, repository = now_s(), self._repository
 
@@ -124,7 +128,8 @@ class Server:
             status,
         )
         with _reloading(repository):
-            run_frontends(frontends, None if on_ready is None else lambda: on_ready(running))
+            ready = None if on_ready is None else lambda: on_ready(running)
+            return run_frontends(frontends, ready, repository.abandon)
 
 
 def _spans(settings: ServerSettings) -> "Spans | None":
@@ -183,6 +188,8 @@ def _reloading(repository: Repository) -> Iterator[None]:
             for name in repository.names:
                 try:
                     repository.load(name)
+                except Abandoned as error:
+                    logger.info("model %r: %s", name, error)
                 except (ApparateError, OSError) as error:
                     logger.error("model %r was not reloaded, what it was goes on: %s", name, error)
                 except Exception:  # the next signal is to find somebody who listens
@@ -196,5 +203,6 @@ def _reloading(repository: Repository) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGHUP, before)
         ended.set()
+        repository.abandon()
         asked.set()
-        thread.join()
+        thread.join(ABANDON_S)

@@ -129,6 +129,7 @@ def prepare(
     progress: OnPhase | None = None,
     *,
     predecessor: Service | None = None,
+    began: Callable[[Programs], None] | None = None,
 ) -> Service:
     """Trace, compile, warm and measure; serving starts where this ends.
 
@@ -139,6 +140,7 @@ def prepare(
         predecessor: What this one is to replace, and which serves meanwhile. Compiling leaves it
             the processors, and one of equal programs hands on its measured latencies; only others
             are measured, beside it.
+        began: Told of the programs before they are compiled: closing them ends that.
 
     Raises:
         ConfigError: The active sites have no ramps.
@@ -166,6 +168,8 @@ def prepare(
         gently=predecessor is not None,
         device=_device(config.device),
     )
+    if began is not None:
+        began(programs)
     programs.warm_atomic(tell("compiling stages"))
     programs.warm_merged((), tell("compiling the original model"))
     if predecessor is not None and programs.executables.compiled == compiled:

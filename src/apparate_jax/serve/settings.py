@@ -4,6 +4,9 @@ Every key has a default except the models' places, and defaults live in the conf
 parts that they belong to. A key that is unknown is an error in the file and in the environment:
 an option that is ignored does more harm than one that is refused.
 
+Every key of the file is also a variable and an option: ``--set limits.max_body_bytes=1000``; those
+that are said most often have an option of their own.
+
 Environment: ``APPARATE_SERVE_HTTP_PORT=80``, ``APPARATE_SERVE_DEFAULTS__ACCURACY=0.995``,
 ``APPARATE_SERVE_MODELS__SENTIMENT__PATH=/models/sentiment``.
 """
@@ -11,7 +14,7 @@ Environment: ``APPARATE_SERVE_HTTP_PORT=80``, ``APPARATE_SERVE_DEFAULTS__ACCURAC
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +32,7 @@ from apparate_jax.serve.service import ServiceConfig
 
 PREFIX = "APPARATE_SERVE_"
 _NESTED = "__"
+_LISTS = ("batch_sizes", "versions")
 _SERVICE, _CONTROL, _PLACEMENT = ServiceConfig(), ControlConfig(), PlacementConfig()
 _ENGINE, _BATCHING, _LIMITS = EngineConfig(), BatchingConfig(), HttpLimits()
 
@@ -131,6 +135,7 @@ def read_settings(
     file: Path | None = None,
     given: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] = os.environ,
+    assigned: Sequence[str] = (),
 ) -> ServerSettings:
     """Settings of a server.
 
@@ -139,12 +144,14 @@ def read_settings(
         given: What was typed, as nested mappings; wins over the environment, which wins over the
             file.
         environment: Variables, those that begin with :data:`PREFIX`.
+        assigned: What was typed as ``KEY=VALUE``; wins over all others.
 
     Raises:
         ConfigError: The file cannot be read, or a key is unknown, missing or of another type.
     """
     merged: dict[str, Any] = {}
-    for layer in (_from_file(file), _from_environment(environment), given or {}):
+    typed = _from_assignments(assigned)
+    for layer in (_from_file(file), _from_environment(environment), given or {}, typed):
         _merge(merged, layer)
     try:
         return ServerSettings(**merged)
@@ -168,14 +175,52 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for name in sorted(environment):
         if not name.startswith(PREFIX):
             continue
-        *tables, key = name.removeprefix(PREFIX).lower().split(_NESTED)
-        text = environment[name]
-        value: Any = text.split(",") if key in ("batch_sizes", "versions") else text
-        layer: dict[str, Any] = {key: value}
-        for table in reversed(tables):
-            layer = {table: layer}
-        _merge(found, layer)
+        path = name.removeprefix(PREFIX).lower().split(_NESTED)
+        _merge(found, _layer(path, environment[name]))
     return found
+
+
+def _from_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Settings that were typed as ``KEY=VALUE``, the key as in the file.
+
+    Args:
+        texts: Such as ``limits.max_body_bytes=1000`` or ``models."a.b".versions=3,7``.
+
+    Raises:
+        ConfigError: One is of another form.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            path = _path_of(tomllib.loads(f"{name} = 0") if equals else {})
+        except tomllib.TOMLDecodeError:
+            path = []
+        if not path:
+            raise ConfigError(
+                f"--set {text!r}: expected KEY=VALUE with a key as in the file, such as "
+                "limits.max_body_bytes=1000 or models.NAME.latest=2"
+            )
+        _merge(found, _layer(path, value))
+    return found
+
+
+def _path_of(table: dict[str, Any]) -> list[str]:
+    """The names that lead to the one value in nested tables."""
+    path = []
+    while isinstance(table, dict) and len(table) == 1:
+        ((name, table),) = table.items()
+        path.append(name)
+    return path
+
+
+def _layer(path: Sequence[str], text: str) -> dict[str, Any]:
+    """One value as nested tables. Its type is that of its key: only lists must be taken apart."""
+    *tables, key = path
+    layer: dict[str, Any] = {key: text.split(",") if key in _LISTS else text}
+    for table in reversed(tables):
+        layer = {table: layer}
+    return layer
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import tritonclient.grpc as tritongrpc
 from apparate_jax.checkpoint import load_checkpoint
 from apparate_jax.control import saved
 from apparate_jax.control.config import ControlConfig
+from apparate_jax.ramps.placement import PlacementConfig
 from tests.cli.test_main import ROOT, SCRIPT
 from tests.serve.faults.serving import URL, X, connect, exchange, infer, own_logits, post, tensor
 from tests.serve.repository import made
@@ -26,7 +27,7 @@ ARGS = ("--http-port", "0", "--grpc-port", "0", "--batch-sizes", "1,2", "--ramp-
 LABEL = int(own_logits().argmax())
 EXACT = infer(tensor(), parameters={"accuracy": "exact"}, outputs=[{"name": "label"}])
 
-REFUSED = [str(grpc.StatusCode.UNAVAILABLE), str(grpc.StatusCode.CANCELLED)]
+REFUSED = str(grpc.StatusCode.UNAVAILABLE)
 
 
 class Child:
@@ -104,11 +105,7 @@ def over_http(address, seen, going):
 
 
 def over_grpc(address, seen, going):
-    """Ask again and again.
-
-    A server that ends refuses by UNAVAILABLE; gRPC itself says CANCELLED of calls that came in the
-    moment of its end and were never handed to the service.
-    """
+    """Ask again and again, until well after the server has ended."""
     with tritongrpc.InferenceServerClient(address) as client:
         given = tritongrpc.InferInput("x", list(X.shape), "FP32")
         given.set_data_from_numpy(X)
@@ -118,7 +115,7 @@ def over_grpc(address, seen, going):
                 right = np.allclose(found.as_numpy("logits")[0], own_logits(), rtol=1e-4)
                 seen.append("right" if right else "mixed")
             except tritongrpc.InferenceServerException as error:
-                seen.append("refused" if error.status() in REFUSED else f"lost: {error}")
+                seen.append("refused" if error.status() == REFUSED else f"lost: {error}")
 
 
 def test_sigterm_under_load_loses_nothing_that_was_accepted(place):
@@ -156,7 +153,21 @@ def test_a_second_sigint_ends_at_once(place):
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(1.0)
         server.process.send_signal(signal.SIGINT)
-        server.process.wait(10)
+        assert server.process.wait(10) == 1
+        server.reader.join(10)
+    assert "stopped; accepted requests that were not answered: 1." in server.said[-1]
+
+
+def test_what_was_not_answered_in_time_is_said_and_is_the_status(place):
+    with child(place, "--drain-timeout-s", "0") as server, connect(server.ports["http"]) as sock:
+        sock.sendall(post(EXACT, length=len(EXACT) + 1))
+        assert exchange(server.ports["http"], post(EXACT))[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert b" 503 " in sock.recv(1000)
+        assert server.process.wait(10) == 1
+        server.reader.join(10)
+    assert "stopped; accepted requests that were not answered: 1." in server.said[-1]
+    assert not any("Traceback" in line for line in server.said), server.said
 
 
 def test_sighup_takes_up_what_changed_and_keeps_what_is_damaged_out(place, tmp_path):
@@ -189,7 +200,7 @@ def test_sighup_takes_up_what_changed_and_keeps_what_is_damaged_out(place, tmp_p
 def counted(place, directory):
     """Answers that the guard has counted, as they are on the disk."""
     checkpoint = load_checkpoint(place)
-    key = f"{checkpoint.read_from} {ControlConfig()}"
+    key = f"{checkpoint.read_from} {ControlConfig()} {PlacementConfig(ramp_budget=100.0)}"
     return saved.decode((directory / "one-1.npz").read_bytes(), key).guard.answers
 
 

@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 import tritonclient.grpc as tritongrpc
+from benchmarks._one_model import OneModel
 
 from apparate_jax.serve.grpc import GrpcServer
-from apparate_jax.serve.inference import OneModel
 from apparate_jax.serve.listen import open_socket
 from tests.serve.inference.linear import LinearEngine, logits_of
 

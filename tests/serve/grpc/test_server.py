@@ -9,6 +9,7 @@ import threading
 import grpc
 import pytest
 import tritonclient.grpc as tritongrpc
+from benchmarks._one_model import OneModel
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -17,7 +18,6 @@ from tritonclient.utils import InferenceServerException
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.grpc import GrpcLimits, GrpcServer
 from apparate_jax.serve.http import HttpServer, build_app
-from apparate_jax.serve.inference import OneModel
 from apparate_jax.serve.listen import open_socket
 from apparate_jax.serve.running import run_frontends
 from tests.serve.grpc.serving import EARLY, LOGITS, connected, inputs, serving
@@ -151,8 +151,8 @@ def test_stopping_answers_what_is_under_way():
         with pytest.raises(InferenceServerException) as caught:
             while True:
                 client.is_server_live()
-        # A call that was on its way when the server stopped to take any is refused by gRPC itself.
-        assert caught.value.status() in ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED")
+        assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        assert "the server is closing: ask another one" in caught.value.message()
         running.engine.gate.set()
         assert answered.wait(20)
         del call
@@ -162,17 +162,48 @@ def test_stopping_answers_what_is_under_way():
 
 
 @pytest.mark.parametrize("given_up", [True, False])
-def test_draining_has_an_end(given_up):
+def test_draining_has_an_end_and_who_is_given_up_hears_of_it(given_up):
     with serving(drain_timeout_s=30 if given_up else 0) as running, connected(running) as client:
         running.engine.gate.clear()
-        ended = threading.Event()
-        call = client.async_infer("linear", inputs(), lambda result, error: ended.set())
+        ended, found = threading.Event(), []
+
+        def on_done(result, error):
+            found.append(error)
+            ended.set()
+
+        call = client.async_infer("linear", inputs(), on_done)
         assert running.engine.taken.wait(20)
         running.server.stop(now=given_up)
         running.thread.join(20)
         assert not running.thread.is_alive()
         assert ended.wait(20)
         del call
+        assert found[0].status() == "StatusCode.UNAVAILABLE"
+        assert "the server closed before this was answered" in found[0].message()
+        assert running.server.unanswered == 1
+
+
+def test_clients_that_ask_all_the_time_are_refused_as_unavailable():
+    found = [[] for _ in range(4)]
+
+    def ask(mine):
+        with connected(running) as client:
+            while len(mine) < 3:
+                try:
+                    client.infer("linear", inputs())
+                except InferenceServerException as error:
+                    mine.append(error.status())
+
+    with serving() as running:
+        clients = [threading.Thread(target=ask, args=(mine,)) for mine in found]
+        for client in clients:
+            client.start()
+        assert running.engine.taken.wait(20)
+        running.stop()
+        for client in clients:
+            client.join(20)
+        assert running.server.unanswered == 0
+    assert found == [["StatusCode.UNAVAILABLE"] * 3] * 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

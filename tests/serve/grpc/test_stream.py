@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from apparate_jax.serve.grpc import GrpcLimits, inference_pb2
+from apparate_jax.serve.grpc.calls import Calls
 from apparate_jax.serve.grpc.stream import answer_stream
 from apparate_jax.serve.inference import Served
 from tests.serve.grpc.serving import (
@@ -179,12 +180,27 @@ def test_a_server_that_ends_answers_what_it_has_read_and_ends_the_stream():
         running.engine.gate.set()
         found = [stream.next() for _ in range(2)]
         assert [told["provisional"] for _, told in found] == [True, False]
+        assert "the server is closing" in stream.error().message()
         running.thread.join(20)
         assert not running.thread.is_alive()
         ended = threading.Thread(target=client.stop_stream)
         ended.start()
         ended.join(20)
         assert not ended.is_alive()
+
+
+def test_requests_of_a_stream_that_are_given_up_are_counted():
+    with serving(drain_timeout_s=0) as running, connected(running) as client:
+        running.engine.gate.clear()
+        stream = Streaming(client)
+        for name in "ab":
+            stream.send(EARLY, name)
+        while running.engine.submitted < 2:
+            assert running.engine.taken.wait(20)
+        running.server.stop()
+        assert "the server closed before this was answered" in stream.error().message()
+        running.thread.join(20)
+        assert running.server.unanswered == 2
 
 
 def test_a_response_that_cannot_be_sent_ends_its_request_quietly(running):
@@ -200,5 +216,5 @@ def test_a_response_that_cannot_be_sent_ends_its_request_quietly(running):
         tried.append(response)
         raise grpc.aio.InternalError("the client has gone")
 
-    asyncio.run(answer_stream(served, messages(), write, asyncio.Event(), 2))
+    asyncio.run(answer_stream(served, messages(), write, Calls(), 2))
     assert len(tried) == 5

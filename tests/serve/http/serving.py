@@ -6,9 +6,9 @@ import socket
 import threading
 
 import numpy as np
+from benchmarks._one_model import OneModel
 
 from apparate_jax.serve.http import HttpServer, build_app, open_socket
-from apparate_jax.serve.inference import OneModel
 from tests.serve.inference.linear import LinearEngine, logits_of
 
 URL = "/v2/models/linear/infer"

@@ -7,11 +7,11 @@ import zlib
 import httpx
 import numpy as np
 import pytest
+from benchmarks._one_model import OneModel
 
 from apparate_jax.core import InputSpec, Model
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.http import HttpLimits, build_app
-from apparate_jax.serve.inference import OneModel
 from tests.serve.http.serving import (
     IDS,
     LOGITS,

@@ -7,10 +7,10 @@ import socket
 import threading
 
 import pytest
+from benchmarks._one_model import OneModel
 
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.http import HttpServer, build_app, open_socket, serve_http
-from apparate_jax.serve.inference import OneModel
 from tests.serve.http.serving import raw_post, read_response, request_of, serving
 from tests.serve.inference.linear import LinearEngine
 
@@ -69,6 +69,7 @@ def test_stopping_answers_what_is_under_way():
             assert busy.recv(1) == b""
         running.thread.join(20)
         assert not running.thread.is_alive()
+        assert running.server.unanswered == 0
 
 
 def test_draining_has_an_end():
@@ -78,7 +79,12 @@ def test_draining_has_an_end():
             busy.sendall(raw_post(json.dumps(request_of()).encode()))
             assert running.engine.taken.wait(20)
             running.stop()
-            assert b"200 OK" not in busy.recv(1000)
+            status, answer = read_response(busy)
+            assert (status, answer["error"][:40]) == (
+                503,
+                "the server closed before this was answer",
+            )
+            assert running.server.unanswered == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

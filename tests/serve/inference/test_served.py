@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks._one_model import OneModel
 
 from apparate_jax.errors import NumericsError, RequestError
-from apparate_jax.serve.inference import Kind, OneModel, Refusal, Served, now_s
+from apparate_jax.serve.inference import Kind, Refusal, Served, now_s
 from apparate_jax.serve.protocol import InferRequest, RequestedOutput
 from tests.serve.inference.linear import LinearEngine
 

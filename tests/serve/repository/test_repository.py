@@ -1,15 +1,17 @@
 """The repository: models found, loaded, replaced, unloaded, and no request without its answer."""
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 
 from apparate_jax.errors import CheckpointError, ConfigError
 from apparate_jax.serve.inference import Kind, Refusal
-from apparate_jax.serve.repository import ModelConfig, Repository
+from apparate_jax.serve.repository import Abandoned, ModelConfig, Repository
 from apparate_jax.serve.repository.versions import chosen, versions_at
 from tests.serve.repository import made
 
@@ -167,6 +169,71 @@ def test_a_model_that_is_unloaded_answers_what_is_under_way(checkpoints):
         repository.load("tiny")
         with repository.lease("tiny") as served:
             assert made.times_of(served) == 1.0
+
+
+def test_a_model_that_was_replaced_leaves_no_memory_behind(checkpoints, tmp_path):
+    """Also one that was loaded before the collector was told to leave everything alone."""
+    place = tmp_path / "tiny"
+    put(checkpoints, 1, place)
+    with Repository([made.config(place)]) as repository:
+        repository.load("tiny")
+        engine = weakref.ref(repository._models["tiny"].latest()._engine)
+        repository.freeze()
+        try:
+            put(checkpoints, 2, place)
+            repository.load("tiny")
+            assert engine() is None
+        finally:
+            gc.unfreeze()
+
+
+def test_a_load_that_is_abandoned_ends_at_its_next_step(checkpoints, tmp_path):
+    place, steps = tmp_path / "tiny", []
+    put(checkpoints, 1, place)
+    with Repository([made.config(place)]) as repository:
+        repository.load("tiny")
+        put(checkpoints, 2, place)
+
+        def on_phase(what):
+            repository.abandon()
+            return lambda *step: steps.append(step)
+
+        with pytest.raises(Abandoned, match="the server is closing"):
+            repository.load("tiny", on_phase)
+        assert not steps
+        with pytest.raises(Abandoned):
+            repository.load("tiny")
+        with repository.lease("tiny") as served:
+            assert made.times_of(served) == 1.0, "what was served goes on"
+
+
+def test_a_compiler_is_ended_with_the_load_that_waits_for_it(checkpoints):
+    begun, ended = threading.Event(), threading.Event()
+
+    class Compiler:
+        def close(self):
+            ended.set()
+
+    def bring_up(*_, began, **__):
+        began(Compiler())
+        begun.set()
+        assert ended.wait(20)
+        raise CheckpointError("the compiler was killed")
+
+    errors = []
+
+    def load():
+        try:
+            repository.load("tiny")
+        except Exception as error:
+            errors.append(error)
+
+    with Repository([made.config(checkpoints[1])], bring_up=bring_up) as repository:
+        loading = threading.Thread(target=load)
+        loading.start()
+        assert begun.wait(20)
+    loading.join(20)
+    assert isinstance(errors[0], Abandoned)
 
 
 def test_several_models_are_served_side_by_side(checkpoints):

@@ -17,6 +17,7 @@ from apparate_jax.errors import ConfigError
 from apparate_jax.serve.access import ApiKeys, Tls
 from apparate_jax.serve.grpc import inference_pb2
 from apparate_jax.serve.grpc.access import RequireKey
+from apparate_jax.serve.grpc.calls import Calls
 from apparate_jax.serve.grpc.health import Health
 from apparate_jax.serve.grpc.limits import GrpcLimits
 from apparate_jax.serve.grpc.service import SERVICE, Service
@@ -33,6 +34,10 @@ PING_EVERY_MS = 60_000
 PING_TIMEOUT_MS = 20_000
 CLIENTS_PING_EVERY_MS = 5_000
 """How often clients may ping, with or without a call under way."""
+HOLD_S = 0.1
+"""How long calls that come at the end are held: who asks again and again waits by then."""
+GIVE_UP_S = 1.0
+"""How long it may take to tell those who are given up."""
 
 
 class GrpcServer:
@@ -78,6 +83,7 @@ class GrpcServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._now = asyncio.Event()
+        self.unanswered = 0
         self.url = f"grpc{'' if tls is None else 's'}://{self._address}"
 
     def run(self) -> None:
@@ -105,11 +111,23 @@ class GrpcServer:
             self._on_ready(self.url)
         await self._stopping.wait()
         health.close()
-        service.close()
-        draining = asyncio.create_task(server.stop(self._drain_timeout_s))
+        await self._drain(server, service.calls)
+
+    async def _drain(self, server: grpc.aio.Server, calls: Calls) -> None:
+        """End the server once everything under way is answered, or given up."""
         now = asyncio.create_task(self._now.wait())
-        await asyncio.wait([draining, now], return_when=asyncio.FIRST_COMPLETED)
+        calls.close()
+        await asyncio.wait([now], timeout=HOLD_S)
+        draining = asyncio.create_task(server.stop(self._drain_timeout_s + GIVE_UP_S))
+        await asyncio.sleep(HOLD_S / 10)
+        calls.refuse_held()
+        await asyncio.wait(
+            [draining, now], timeout=self._drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
         now.cancel()
+        calls.give_up()
+        await asyncio.wait([draining], timeout=GIVE_UP_S)
+        self.unanswered = calls.unanswered
         await server.stop(None)
 
     def stop(self, *, now: bool = False) -> None:

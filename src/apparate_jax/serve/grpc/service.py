@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from apparate_jax.serve.grpc import inference_pb2 as pb
+from apparate_jax.serve.grpc.calls import CLOSING, Calls
 from apparate_jax.serve.grpc.encoding import decode_request, encode_reply
 from apparate_jax.serve.grpc.errors import refuse
 from apparate_jax.serve.grpc.limits import GrpcLimits
@@ -27,7 +28,11 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Service:
-    """The service over models."""
+    """The service over models.
+
+    Attributes:
+        calls: Those under way.
+    """
 
     def __init__(self, models: Models, limits: GrpcLimits, *, model_control: bool = True) -> None:
         """Make the service.
@@ -40,8 +45,8 @@ class Service:
         self._models = models
         self._limits = limits
         self._model_control = model_control
-        self._closing = asyncio.Event()
-        self._calls: dict[str, Handler] = {
+        self.calls = Calls()
+        self._handlers: dict[str, Handler] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
             "ModelReady": self._model_ready,
@@ -55,10 +60,6 @@ class Service:
             "RepositoryModelUnload": self._repository_model_unload,
         }
 
-    def close(self) -> None:
-        """Read no further requests from streams; those that were read are answered."""
-        self._closing.set()
-
     def handlers(self) -> grpc.GenericRpcHandler:
         """The service as gRPC's server takes it."""
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -69,7 +70,7 @@ class Service:
                 grpc.stream_stream_rpc_method_handler(self._model_stream_infer, read, write)
                 if method.client_streaming
                 else grpc.unary_unary_rpc_method_handler(
-                    self._refusing(self._calls[method.name]), read, write
+                    self._refusing(self._handlers[method.name]), read, write
                 )
             )
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
@@ -78,10 +79,12 @@ class Service:
         """The call, whose errors become statuses."""
 
         async def refusing(request: Any, context: Any) -> Any:
-            try:
-                return await call(request, context)
-            except Exception as error:
-                await refuse(context, error, self._limits.retry_after_s)
+            async with self.calls.one(context):
+                try:
+                    with self.calls.request():
+                        return await call(request, context)
+                except Exception as error:
+                    await refuse(context, error, self._limits.retry_after_s)
 
         return refusing
 
@@ -131,14 +134,17 @@ class Service:
     async def _model_stream_infer(
         self, messages: AsyncIterator[pb.ModelInferRequest], context: Any
     ) -> None:
-        await answer_stream(
-            self._models,
-            messages,
-            context.write,
-            self._closing,
-            self._limits.max_streamed,
-            trace_headers(context),
-        )
+        async with self.calls.one(context):
+            ended = await answer_stream(
+                self._models,
+                messages,
+                context.write,
+                self.calls,
+                self._limits.max_streamed,
+                trace_headers(context),
+            )
+            if not ended:  # there may be requests that were not read
+                await context.abort(grpc.StatusCode.UNAVAILABLE, CLOSING)
 
     async def _model_statistics(
         self, request: pb.ModelStatisticsRequest, _: Any

@@ -15,6 +15,7 @@ from contextlib import aclosing
 
 import grpc
 
+from apparate_jax.serve.grpc.calls import Calls
 from apparate_jax.serve.grpc.encoding import decode_request, encode_reply, set_parameters
 from apparate_jax.serve.grpc.errors import told
 from apparate_jax.serve.grpc.inference_pb2 import (
@@ -35,45 +36,54 @@ async def answer_stream(
     models: Models,
     messages: AsyncIterator[ModelInferRequest],
     write: Write,
-    closing: asyncio.Event,
+    calls: Calls,
     max_streamed: int,
     carrier: Mapping[str, str] = NO_HEADERS,
-) -> None:
+) -> bool:
     """Answer the requests of a stream until it ends or the server closes.
 
     Args:
         models: What is served.
         messages: The stream's requests.
         write: Sends a response.
-        closing: Set when no further request is to be read; those that were read are answered.
+        calls: Of the server; once it closes, no further request is read, and those that were are
+            answered.
         max_streamed: Most requests under way; the stream is not read while there are so many.
         carrier: Metadata that may name the client's span.
+
+    Returns:
+        Whether the client has ended it.
     """
     slots = asyncio.Semaphore(max_streamed)
     writing = asyncio.Lock()
 
     async def answer(message: ModelInferRequest) -> None:
         try:
-            async with aclosing(_responses(models, message, carrier)) as responses:
-                async for response in responses:
-                    async with writing:
-                        await write(response)
+            with calls.request():
+                async with aclosing(_responses(models, message, carrier)) as responses:
+                    async for response in responses:
+                        async with writing:
+                            await write(response)
         except grpc.aio.BaseError:
             # The client has gone; gRPC cancels the stream as soon as it knows.
             _LOG.debug("a stream ended before a response was sent")
         finally:
             slots.release()
 
-    async with aclosing(_until(closing, messages)) as received, asyncio.TaskGroup() as group:
+    until = _until(calls.closing, messages)
+    async with aclosing(until) as received, asyncio.TaskGroup() as group:
         async for message in received:
+            if message is None:
+                return True
             await slots.acquire()
             group.create_task(answer(message))
+    return False
 
 
 async def _until(
     closing: asyncio.Event, messages: AsyncIterator[ModelInferRequest]
-) -> AsyncGenerator[ModelInferRequest, None]:
-    """The requests of a stream, until it ends or the server closes."""
+) -> AsyncGenerator[ModelInferRequest | None, None]:
+    """The requests of a stream, until the server closes or it ends, which None says."""
     closed = asyncio.ensure_future(closing.wait())
     try:
         while not closing.is_set():
@@ -83,9 +93,11 @@ async def _until(
             finally:
                 if not message.done():
                     message.cancel()
-            if not message.done() or (received := message.result()) is None:
+            if not message.done():
                 return
-            yield received
+            yield (received := message.result())
+            if received is None:
+                return
     finally:
         closed.cancel()
 

@@ -5,20 +5,25 @@ On SIGINT or SIGTERM no further connection is taken, requests under way are answ
 :func:`serve_http` returns: the engine behind it is the caller's to close.
 """
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apparate_jax.serve.access import Tls
 from apparate_jax.serve.http.connection import Connection
+from apparate_jax.serve.http.errors import error_response
+from apparate_jax.serve.inference import Kind, Refusal
 from apparate_jax.serve.listen import address_of, cannot_take, open_socket
 from apparate_jax.serve.running import DRAIN_TIMEOUT_S, run_frontends
 
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
+GIVE_UP_S = 1.0
+"""How long it may take to tell those who are given up."""
 
 
 class HttpServer:
@@ -49,7 +54,7 @@ class HttpServer:
         self._on_ready = on_ready
         self._server = _Server(
             uvicorn.Config(
-                app,
+                _Ending(app),
                 http=Connection,
                 ws="none",
                 lifespan="off",
@@ -97,6 +102,11 @@ class HttpServer:
             self._server.on_started = tell
             await self._server.serve(sockets=[self._sock])
 
+    @property
+    def unanswered(self) -> int:
+        """Requests that were under way when it had to end."""
+        return self._server.unanswered
+
     def stop(self, *, now: bool = False) -> None:
         """Take no more requests, answer those under way (unless ``now``), and end."""
         self._server.should_exit = True
@@ -127,14 +137,44 @@ def serve_http(
     HttpServer(app, sock, drain_timeout_s=drain_timeout_s, on_ready=on_ready).run()
 
 
+class _Ending:
+    """An application whose requests are refused where the server gives them up."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            why = "the server closed before this was answered: ask another one, or again later"
+            response = error_response(Refusal(Kind.UNAVAILABLE, why), 0)
+            with contextlib.suppress(RuntimeError):  # where a part of the answer is out already
+                await response(scope, receive, send)
+
+
 class _Server(uvicorn.Server):
-    """Uvicorn's server, which tells when it has started and leaves signals to others."""
+    """Uvicorn's server, which tells when it has started and leaves signals to others.
+
+    Attributes:
+        on_started: Called then.
+        unanswered: Requests that were under way when it had to end.
+    """
 
     on_started: Callable[[], None]
+    unanswered = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if left := list(self.server_state.tasks):
+            self.unanswered = len(left)
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=GIVE_UP_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

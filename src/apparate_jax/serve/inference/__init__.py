@@ -8,7 +8,6 @@ from apparate_jax.serve.inference.answers import Answering
 from apparate_jax.serve.inference.describe import server_metadata
 from apparate_jax.serve.inference.models import (
     Models,
-    OneModel,
     check_control,
     statistics_of,
 )
@@ -19,7 +18,6 @@ __all__ = [
     "Answering",
     "Kind",
     "Models",
-    "OneModel",
     "Refusal",
     "Reply",
     "Served",

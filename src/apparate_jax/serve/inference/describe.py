@@ -15,6 +15,8 @@ from apparate_jax.serve.protocol import BYTES, datatype_of
 SERVER_NAME = "apparate-jax"
 PLATFORM = "jax_jaxpr"
 BACKEND = "apparate"
+RAW_INPUT = "raw_input"
+"""Parameter of the configuration: the name of the input that stands for all others."""
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters")
 
 Description = dict[str, Any]
@@ -51,12 +53,16 @@ def model_metadata(name: str, version: str, model: Model, num_classes: int) -> D
     }
 
 
-def model_config(metadata: Description, max_rows: int) -> Description:
+def model_config(metadata: Description, max_rows: int, raw: str | None = None) -> Description:
     """The configuration that Triton's clients ask for: shapes of one example, and how many.
+
+    The metadata has no word for an input that need not be given, and clients send all that it
+    names; the configuration has one.
 
     Args:
         metadata: From :func:`model_metadata`.
         max_rows: Most examples in one request.
+        raw: The BYTES input that may be given in place of all others, if there is one.
     """
 
     def tensor(entry: Description) -> Description:
@@ -69,11 +75,15 @@ def model_config(metadata: Description, max_rows: int) -> Description:
             **({} if entry["shape"][1:] else {"reshape": {"shape": []}}),
         }
 
+    inputs = [tensor(entry) for entry in metadata["inputs"]]
+    if raw is not None:
+        inputs.append({"name": raw, "data_type": "TYPE_STRING", "dims": [1], "optional": True})
     return {
         "name": metadata["name"],
         "platform": metadata["platform"],
         "backend": BACKEND,
         "max_batch_size": max_rows,
-        "input": [tensor(entry) for entry in metadata["inputs"]],
+        "input": inputs,
         "output": [tensor(entry) for entry in metadata["outputs"]],
+        **({} if raw is None else {"parameters": {RAW_INPUT: {"string_value": raw}}}),
     }

@@ -94,7 +94,9 @@ class Served:
         labels = engine.model.labels
         self._labels = labels if len(labels) == engine.num_classes else ()
         self.metadata = model_metadata(name, version, engine.model, engine.num_classes)
-        self.config = model_config(self.metadata, max_rows)
+        self.config = model_config(
+            self.metadata, max_rows, None if self._raw is None else self._raw.name
+        )
 
     @property
     def ready(self) -> bool:

@@ -7,7 +7,7 @@ that found a model has its answer from that model, whatever takes its place mean
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from apparate_jax.serve.feedback import Feedback
 from apparate_jax.serve.inference import Served
 from apparate_jax.serve.inference.served import MAX_ROWS
 from apparate_jax.serve.profile import keep_profile
+from apparate_jax.serve.programs import Programs
 from apparate_jax.serve.service import OnPhase, Service, ServiceConfig, prepare
 from apparate_jax.serve.state_store import StateStore
 from apparate_jax.serve.telemetry import Statistics
@@ -77,6 +78,8 @@ class Deployment:
         self.statistics = statistics
         self.read_from = read_from
         """Checksum of the checkpoint that it came from."""
+        self.frozen = False
+        """Whether the collector was told to leave it alone."""
         self._engine = engine
         self._feedback = feedback
         self._leases = 0
@@ -117,6 +120,7 @@ def bring_up(
     predecessor: Service | None = None,
     progress: OnPhase | None = None,
     spans: "Spans | None" = None,
+    began: Callable[[Programs], None] | None = None,
 ) -> Deployment:
     """Read a checkpoint, compile, warm and measure it, and start to serve.
 
@@ -128,6 +132,7 @@ def bring_up(
         predecessor: Another version or an older one of the same model, which serves meanwhile.
         progress: ``progress(phase)`` gives the callback for that phase.
         spans: Where requests are traced; nowhere if None.
+        began: Told of the programs before they are compiled: closing them ends that.
 
     Raises:
         CheckpointError: It cannot be read, or has no ramps.
@@ -138,7 +143,7 @@ def bring_up(
         raise CheckpointError(
             f"the checkpoint {path} has no ramps yet: run apparate train-ramps {path} --data ..."
         )
-    service = prepare(checkpoint, config.service, progress, predecessor=predecessor)
+    service = prepare(checkpoint, config.service, progress, predecessor=predecessor, began=began)
     keep_profile(service.profile, path)
     control, read_from = config.service.control, checkpoint.read_from or ""
     names = tuple(site.name for site in checkpoint.sites)

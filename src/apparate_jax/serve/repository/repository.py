@@ -6,6 +6,7 @@ that it found.
 """
 
 import contextlib
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from apparate_jax.errors import ConfigError
 from apparate_jax.manifest import fingerprint, read_manifest
+from apparate_jax.memory import give_back
 from apparate_jax.serve.inference import Kind, Refusal, Served
 from apparate_jax.serve.repository.deployment import DRAIN_S, Deployment, ModelConfig, bring_up
+from apparate_jax.serve.repository.loading import Abandoned, Closable, Loading, rested
 from apparate_jax.serve.repository.versions import chosen
 from apparate_jax.serve.service import OnPhase
 from apparate_jax.serve.telemetry import Statistics
@@ -77,6 +80,7 @@ class Repository:
         self._spans = spans
         self._bring_up = bring_up
         self._swap = threading.Lock()
+        self._loading = Loading()
 
     def __enter__(self) -> "Repository":
         return self
@@ -153,7 +157,7 @@ class Repository:
             progress: ``progress(phase)`` gives the callback for that phase.
 
         Raises:
-            Refusal: No such model.
+            Refusal: No such model, or the load was abandoned.
             ApparateError: It cannot be served. What was served before goes on.
         """
         model = self._model(name)
@@ -161,13 +165,26 @@ class Repository:
             if not model.running:
                 model.state, model.reason = "LOADING", ""
             try:
-                left = self._load(model, progress)
+                with self._loading.one() as began:
+                    left = self._load(model, self._loading.checked(progress), began)
             except Exception as error:
+                if self._loading.abandoned:  # whatever that broke
+                    raise Abandoned from error
                 if not model.running:
                     model.state, model.reason = "UNAVAILABLE", str(error)
                 raise
             model.wanted = True
         self._end(left)
+        if left:  # else JAX keeps traces of their stages, and the first ones are never let go
+            give_back(frozen=any(one.frozen for one in left))
+
+    def freeze(self) -> None:
+        """What is there now stays: the collector need not look at it again."""
+        for model in self._models.values():
+            for one in model.running.values():
+                one.frozen = True
+        gc.collect()
+        gc.freeze()
 
     def unload(self, name: str) -> None:
         """Stop serving a model; what is under way is answered first.
@@ -177,17 +194,25 @@ class Repository:
         """
         model = self._model(name)
         with model.changing:
-            with self._swap:
-                left, model.running = model.running, {}
-                model.wanted = False
-                model.state, model.reason = "UNAVAILABLE", "unloaded"
+            self._take_away(model)
+
+    def _take_away(self, model: _Model) -> None:
+        with self._swap:
+            left, model.running = model.running, {}
+            model.wanted = False
+            model.state, model.reason = "UNAVAILABLE", "unloaded"
         self._end(list(left.values()))
 
+    def abandon(self) -> None:
+        """Give up loads that are under way, for good; what is served stays."""
+        self._loading.abandon()
+
     def close(self) -> None:
-        """Unload everything."""
+        """Unload everything; a load that is under way is given up and not waited for."""
+        self.abandon()
         threads = [
-            threading.Thread(target=self.unload, args=(name,), name=f"apparate-close-{name}")
-            for name in self._models
+            threading.Thread(target=self._take_away, args=(one,), name=f"apparate-close-{name}")
+            for name, one in self._models.items()
         ]
         for thread in threads:
             thread.start()
@@ -196,7 +221,9 @@ class Repository:
         if self._spans is not None:
             self._spans.close()
 
-    def _load(self, model: _Model, progress: OnPhase | None) -> list[Deployment]:
+    def _load(
+        self, model: _Model, progress: OnPhase, began: Callable[[Closable], None]
+    ) -> list[Deployment]:
         """Bring up what is new; give back what is to end."""
         config = model.config
         places = chosen(config.path, config.versions, config.latest)
@@ -216,16 +243,18 @@ class Repository:
                     path,
                     state_dir=self._state_dir,
                     predecessor=None if older is None else older.service,
-                    progress=progress,
+                    progress=progress if older is None else rested(progress),
                     spans=self._spans,
+                    began=began,
                 )
                 new.append(wanted[version])
                 logger.info("model %r, version %s is loaded", config.name, version)
+            with self._swap:
+                self._loading.check()  # else nobody would end them
+                before_all, model.running = model.running, wanted
         except BaseException:
             self._end(new)
             raise
-        with self._swap:
-            before_all, model.running = model.running, wanted
         return [one for one in before_all.values() if one not in wanted.values()]
 
     def _end(self, deployments: Sequence[Deployment]) -> None:

@@ -17,10 +17,19 @@ _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 _LARGE_BYTES, _USUAL_BYTES = 2**19, 2**25
 
 
-def give_back() -> None:
-    """Give back what is not in use, compiled programs too; does nothing where the system cannot."""
+def give_back(*, frozen: bool = False) -> None:
+    """Give back what is not in use, compiled programs too; does nothing where the system cannot.
+
+    Args:
+        frozen: Look also at what the collector was told to leave alone (``gc.freeze``), and tell it
+            so again of what is left.
+    """
     jax.clear_caches()
+    if frozen:
+        gc.unfreeze()
     gc.collect()
+    if frozen:
+        gc.freeze()
     _c_library("malloc_trim", 0)
 
 
