@@ -72,6 +72,12 @@ def test_hard_models_recompose_exactly_at_every_cut_and_at_all_of_them(name):
         np.testing.assert_array_equal(value, expected, err_msg=f"cut at {sites}")
 
 
+def rounds_alike(model: RandomProgram) -> bool:
+    """No multiplication is added up: uncut, the two may be contracted to one rounding."""
+    summed = {a for op in model.ops if op.kind == "add" for a in op.args}
+    return not any(i in summed and op.kind in ("scale", "mul") for i, op in enumerate(model.ops))
+
+
 @settings(max_examples=15, deadline=None)
 @given(random_programs(size=9))
 def test_every_subset_of_a_random_program_recomposes_exactly(model: RandomProgram):
@@ -82,8 +88,10 @@ def test_every_subset_of_a_random_program_recomposes_exactly(model: RandomProgra
         return
     expected = monolithic(case, program)
     logits = AllCuts(program, case.inputs)
+    off = 0.0 if rounds_alike(model) else 1e-5
     for sites in subsets(len(program.sites)):
-        np.testing.assert_array_equal(logits(sites), expected, err_msg=f"cut at {sites}")
+        message = f"cut at {sites}"
+        np.testing.assert_allclose(logits(sites), expected, rtol=off, atol=off, err_msg=message)
 
 
 @pytest.mark.parametrize("name", ["resnet", "scanned", "nnx", "bfloat16", "folded"])

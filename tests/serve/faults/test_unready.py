@@ -73,6 +73,7 @@ def test_an_engine_that_died_is_not_ready_and_a_load_replaces_it(place, monkeypa
 def test_a_compiler_that_is_killed_gives_an_error_and_the_server_goes_on(place):
     with serving(place) as running:
         with CompileProcess() as child:
+            child._begin()
             child._process.kill()
             with pytest.raises(CompileError, match="gave no program"):
                 running.deployment.service.programs.executables.get(
