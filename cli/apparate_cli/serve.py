@@ -111,9 +111,8 @@ def serve(
     Example: apparate serve runs/demo/checkpoint --http-port 8000 --grpc-port 8001
 
     Everything can be said in a TOML file, in the environment (APPARATE_SERVE_HTTP_PORT=80) or
-    here, by an option or --set; what is said here wins. SIGHUP loads what changed on disk; SIGTERM
-    ends the server once everything under way is answered; the status is 1 where that was not done
-    in time.
+    here; what is said here wins. SIGHUP loads what changed on disk; SIGTERM ends the server once
+    everything under way is answered, with status 1 where that was not done in time.
     """
     from apparate_jax.serve.logs import configure_logs
     from apparate_jax.serve.server import Server

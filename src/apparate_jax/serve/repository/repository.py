@@ -176,7 +176,9 @@ class Repository:
             model.wanted = True
         self._end(left)
         if left:  # else JAX keeps traces of their stages, and the first ones are never let go
-            give_back(frozen=any(one.frozen for one in left))
+            frozen = any(one.frozen for one in left)
+            del left
+            give_back(frozen=frozen)
 
     def freeze(self) -> None:
         """What is there now stays: the collector need not look at it again."""
