@@ -68,8 +68,7 @@ class Executables:
             try:
                 executable = None if child is None else child.compile(jitted, specs, options)
             except NotPortableError as error:
-                self._tell(error)
-                options = {**(options or {}), **_ONE_CORE}
+                options = self._here(options, error)
             if executable is None:
                 with jax.default_device(device):
                     executable = lowered.compile(compiler_options=options)
@@ -78,14 +77,15 @@ class Executables:
                 self.compiled += 1
         return executable
 
-    def _tell(self, error: NotPortableError) -> None:
-        """Say it once: there will be as many as the model has stages."""
+    def _here(self, options: Options, error: NotPortableError) -> Options:
+        """XLA's options for compiling here; said once, for there are as many as stages."""
         if not self._told:
             logger.warning(
                 "this process compiles what its child cannot, on one of the cores that serve: %s",
                 error,
             )
         self._told = True
+        return {**(options or {}), **_ONE_CORE}
 
     def keep(self, used: Collection[Executable]) -> None:
         """Forget all others."""
