@@ -35,6 +35,7 @@ DEMO = ROOT / "runs" / "demo"
 LOADS = (0.2, 0.4, 0.6, 0.8)
 ROUND_S, SATURATED_S, SETTLE_S = 6.0, 4.0, 0.5
 CLIENTS = 32
+CHECKED, SAME = 20, 0.8
 START_S, LEARN_S = 90.0, 12.0
 SETTINGS = {
     "loads": list(LOADS),
@@ -157,6 +158,17 @@ def one_round(turns: list[Turn], number: int, capacity: float) -> list[dict[str,
     return rows
 
 
+def agreement(turn: Turn, first: Turn) -> float:
+    """Share of labels that are those of the first system."""
+    due_s = np.arange(CHECKED) / 10.0
+    labels = []
+    for one in {first.name: first, turn.name: turn}.values():
+        one.served.resume()
+        labels.append([answer.label for answer in one.at(due_s, 0)])
+        one.served.pause()
+    return float(np.mean(np.equal(labels[0], labels[-1])))
+
+
 def start(rows: Rows, turns: list[Turn]) -> tuple[dict[str, Any], dict[str, str]]:
     """Start every system, one after the other, into ``turns``; what cannot run says why."""
     found: dict[str, Any] = {}
@@ -165,7 +177,11 @@ def start(rows: Rows, turns: list[Turn]) -> tuple[dict[str, Any], dict[str, str]
         try:
             install(system)
             found[system.name] = {**versions(system), "setup": system.setup}
-            turns.append(Turn(system, DEMO / "checkpoint", rows))
+            turn = Turn(system, DEMO / "checkpoint", rows)
+            turns.append(turn)
+            if (same := agreement(turn, turns[0])) < SAME:
+                turns.pop().served.stop()
+                raise RuntimeError(f"its answers are not the model's: {same:.0%} of the labels")
             idle, rss = turns[-1].idle_cores, turns[-1].rss_mib
             print(f"{system.name}: {rss} MiB, {idle} cores when idle", flush=True)
         except FAILURES as error:
