@@ -216,6 +216,7 @@ def main() -> None:
         systems["apparate"].resume()
         found["apparate"]["control"] = systems["apparate"].control()
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all of them are to end
         for served in systems.values():
             served.stop()
     payload = {

@@ -87,6 +87,13 @@ class Turn:
         loop = closed_loop(self.served.port, self.requests, CLIENTS, seconds, SETTLE_S)
         return asyncio.run(loop)
 
+    def capacity(self) -> float:
+        """Answers per second of a system that was paused."""
+        self.awake()
+        rate = round(self.saturated(5.0), 2)
+        self.served.pause()
+        return rate
+
     def awake(self) -> None:
         """Go on, and answer for a moment, so that the pause is forgotten."""
         self.served.resume()
@@ -230,9 +237,7 @@ def main() -> None:
         known = {} if args.fresh else before(found)
         capacity = known.get("capacity_rps")
         if capacity is None:
-            turns[0].awake()
-            capacity = round(turns[0].saturated(5.0), 2)
-            turns[0].served.pause()
+            capacity = turns[0].capacity()
         measured = known.get("rounds", [])
         done = 1 + max((row["round"] for row in measured), default=-1)
         facts = {
@@ -246,9 +251,10 @@ def main() -> None:
         }
         for number in range(done, done + args.rounds):
             measured = measured + one_round(turns, number, capacity)
-            own = {"control": control(turns)}
-            write_result("peers", {**facts, **own, **summary(measured), "rounds": measured})
+            facts["control"] = control(turns)
+            write_result("peers", {**facts, **summary(measured), "rounds": measured})
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all of them are to end
         for turn in turns:
             turn.served.stop()
 
