@@ -88,6 +88,10 @@ format: (install "dev")
 bench *names: (install "dev")
     {{bin}}/python benchmarks/run.py {{names}}
 
+# the GPU suite (a small one on a CPU), which writes benchmarks/results/gpu-DEVICE.json: docs/gpu.md
+bench-gpu *args: (install "dev")
+    {{bin}}/python benchmarks/gpu/run.py {{args}}
+
 # what is made from the gRPC service's .proto: its descriptors, and a stub for type checkers
 proto: (install "dev")
     cd src/apparate_jax/serve/grpc && "{{justfile_directory()}}/{{bin}}/python" -m grpc_tools.protoc -I. \
