@@ -153,10 +153,7 @@ def bring_up(
         max_disagreement=control.max_disagreement,
         promise=control.promise,
     )
-    store = None
-    if state_dir is not None:
-        file = state_dir / f"{_file_name(config.name)}-{_file_name(version)}.npz"
-        store = StateStore(file, f"{read_from} {control} {config.service.placement}")
+    store = None if state_dir is None else _store(state_dir, config, version, read_from)
 
     def observe(record: BatchRecord) -> None:
         statistics.observe(record)
@@ -176,6 +173,12 @@ def bring_up(
         spans=spans,
     )
     return Deployment(served, service, engine, feedback, statistics, read_from)
+
+
+def _store(state_dir: Path, config: ModelConfig, version: str, read_from: str) -> StateStore:
+    """Where the controller's state is kept, under all that it depends on."""
+    file = state_dir / f"{_file_name(config.name)}-{_file_name(version)}.npz"
+    return StateStore(file, f"{read_from} {config.service.control} {config.service.placement}")
 
 
 def _file_name(name: str) -> str:
