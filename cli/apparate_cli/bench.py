@@ -4,6 +4,7 @@ import typer
 
 from apparate_cli.bench_compare import compare
 from apparate_cli.bench_live import live
+from apparate_cli.bench_paper import paper
 from apparate_cli.bench_record import record
 from apparate_cli.bench_replay import replay
 from apparate_cli.bench_study import study
@@ -14,6 +15,7 @@ app.command("record")(record)
 app.command("replay")(replay)
 app.command("compare")(compare)
 app.command("study")(study)
+app.command("paper")(paper)
 
 
 @app.callback()

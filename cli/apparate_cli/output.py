@@ -122,8 +122,9 @@ class Output:
 class Phases:
     """Progress over the phases of a command: bars on a terminal, plain lines elsewhere."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress | None, *, keep: bool = True) -> None:
         self._progress = progress
+        self._keep = keep
         self._console = stderr()
 
     def __call__(self, phase: str) -> Step:
@@ -143,6 +144,8 @@ class Phases:
         def step(done: int, total: int, what: str) -> None:
             del what
             progress.update(task, completed=done, total=total)
+            if done >= total and not self._keep:
+                progress.update(task, visible=False)
 
         return step
 
@@ -161,8 +164,12 @@ class Phases:
 
 
 @contextlib.contextmanager
-def phases() -> Iterator[Phases]:
-    """Show progress on standard error while a command works."""
+def phases(*, keep: bool = True) -> Iterator[Phases]:
+    """Show progress on standard error while a command works.
+
+    Args:
+        keep: Whether bars stay when their phase is done; a command of many phases hides them.
+    """
     console = stderr()
     if not console.is_terminal:
         yield Phases(None)
@@ -176,4 +183,4 @@ def phases() -> Iterator[Phases]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        yield Phases(progress)
+        yield Phases(progress, keep=keep)

@@ -41,6 +41,7 @@ class StudyConfig:
         arrivals: ``"poisson"`` or ``"fixed"``; not used with a trace.
         requests: At that load.
         settle: Requests before them, that count for agreement only.
+        saturated: Requests from which throughput is taken.
         seeds: Runs of each cell, with other arrivals and another stream.
         accuracy: The constraint.
         ramp_budget: What ramps may add to the worst-case latency, as a share.
@@ -52,6 +53,7 @@ class StudyConfig:
     arrivals: str = "poisson"
     requests: int = 8000
     settle: int = 512
+    saturated: int = 4096
     seeds: int = 3
     accuracy: float = 0.99
     ramp_budget: float = 0.02
@@ -129,6 +131,11 @@ def usual(config: StudyConfig) -> Cell:
     )
 
 
+def replayed(config: StudyConfig, load_frac: float, kind: str, seed: int) -> ReplayedConfig:
+    """Settings of one run of a cell."""
+    return ReplayedConfig(load_frac, kind, config.requests, config.settle, config.saturated, seed)
+
+
 def stream_task(inputs: Inputs, cell: Cell, config: StudyConfig, seed: int) -> Task:
     """The stream of a cell: its rows, what may be tuned on, and what stands in for others."""
     chosen = inputs.traces
@@ -185,7 +192,7 @@ def run_cells(
         for done, cell in enumerate(cells, 1):
             pattern = cell.pattern or Pattern(config.arrivals, inputs.trace)
             kind = pattern.name if pattern.times is None else config.arrivals
-            bench = ReplayedConfig(cell.load_frac, kind, config.requests, config.settle, seed=seed)
+            bench = replayed(config, cell.load_frac, kind, seed)
             task = stream_task(inputs, cell, config, seed)
             match = prepare(task, bench, ReplayConfig(cell.engine, seed=seed), pattern.times)
             for name in systems:

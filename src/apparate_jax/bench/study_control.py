@@ -14,7 +14,6 @@ from apparate_jax.bench.baselines import Policy
 from apparate_jax.bench.compare import figures, play_policy, prepare
 from apparate_jax.bench.one_time import data_of
 from apparate_jax.bench.recording import concatenate
-from apparate_jax.bench.replayed import ReplayedConfig
 from apparate_jax.bench.replayed import policy as our_policy
 from apparate_jax.bench.streams import order
 from apparate_jax.bench.study import (
@@ -23,6 +22,7 @@ from apparate_jax.bench.study import (
     Row,
     StudyConfig,
     mean_saving,
+    replayed,
     stream_task,
     usual,
 )
@@ -51,9 +51,7 @@ def guard(inputs: Inputs, config: StudyConfig, progress: Progress | None) -> lis
     for seed in range(config.seeds):
         task = stream_task(inputs, usual(config), config, seed)
         stream = task.ours.stream
-        bench = ReplayedConfig(
-            config.load_frac, config.arrivals, config.requests, config.settle, seed=seed
-        )
+        bench = replayed(config, config.load_frac, config.arrivals, seed)
         match = prepare(task, bench, trace=inputs.trace)
         sites = stream.profile.sites
         data = data_of(stream, sites)

@@ -1,0 +1,73 @@
+"""Settings of the evaluation; the only place of their defaults."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from apparate_jax.bench.live import LiveConfig
+from apparate_jax.bench.study import StudyConfig
+from apparate_jax.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class PaperConfig:
+    """Settings of an evaluation.
+
+    Attributes:
+        requests: Of each run.
+        settle: Requests before them, that count for agreement only.
+        saturated: Requests from which throughput is taken.
+        seeds: Runs of each setting, with other arrivals and another stream.
+        load_frac: Mean arrival rate, as a share of the original's throughput.
+        accuracy: The constraint.
+        ramp_budget: What ramps may add to the worst-case latency, as a share.
+        quick: A few minutes: sensitivity of one workload of each kind, and nothing live.
+        live_rounds: Turns of each system on the wall clock.
+        live_round_s: Length of one.
+    """
+
+    requests: int = 6000
+    settle: int = 512
+    saturated: int = 4096
+    seeds: int = 3
+    load_frac: float = 0.4
+    accuracy: float = 0.99
+    ramp_budget: float = 0.02
+    quick: bool = False
+    live_rounds: int = 6
+    live_round_s: float = 12.0
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds is {self.seeds}, expected at least 1 run of each setting")
+        if self.requests < 2:
+            raise ConfigError(f"requests is {self.requests}, expected at least 2")
+
+    def study(self, systems: tuple[str, ...] | None = None) -> StudyConfig:
+        """What the cells of a study share."""
+        return StudyConfig(
+            load_frac=self.load_frac,
+            requests=self.requests,
+            settle=self.settle,
+            saturated=self.saturated,
+            seeds=self.seeds,
+            accuracy=self.accuracy,
+            ramp_budget=self.ramp_budget,
+            systems=systems,
+        )
+
+    def live(self) -> LiveConfig:
+        """Settings of a live part, the original twice in each round."""
+        return LiveConfig(
+            load_frac=self.load_frac,
+            rounds=self.live_rounds,
+            round_s=self.live_round_s,
+            noise_floor=True,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+QUICK = PaperConfig(requests=1500, settle=512, saturated=1024, seeds=1, quick=True)
+"""What ``--quick`` runs."""
