@@ -7,7 +7,7 @@ import pytest
 
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.core import Profile, ShapeProfile
-from apparate_jax.serve.occupancy import Occupancy
+from apparate_jax.serve.occupancy import ENOUGH, Occupancy, Pace
 from apparate_jax.serve.policies import Device
 from apparate_jax.serve.timing import MEMORY, Forecast, spread_at, timing_of
 
@@ -46,9 +46,10 @@ def test_batches_run_one_after_another():
     device.begin(1.1, 0.25)
     assert device.at(1.2).ends_s == (1.5, 1.75)
     assert device.at(1.6).ends_s == (1.6, 1.85), "the first is late, and so is the second"
-    device.end(1.7)
+    assert device.at(1.2, pace=2.0).ends_s == (2.0, 2.5)
+    assert device.end(1.7) is None, "nothing was before it"
     assert device.at(1.7) == Device((1.95,), 1.7, 2)
-    device.end(1.9)
+    assert device.end(1.9) == pytest.approx(0.2 / 0.25), "since the other ended"
     assert device.at(2.0) == Device((), 1.9, 2)
 
 
@@ -64,6 +65,32 @@ def test_a_forecast_is_of_the_plan_and_of_shadow_batches():
     assert second_s == pytest.approx(first_s + 0.0165 + LATENCY.shadow_ms((), 1) / 1e3)
     forecast.end(0.010)
     assert len(forecast.look(0.010, ())[0].ends_s) == 1
+
+
+def test_the_pace_is_that_of_slow_batches_and_forgotten_with_time():
+    pace = Pace(2.0)
+    for step in range(ENOUGH):
+        assert pace.at(step / 10) == 1.0, "too few say so"
+        pace.add(step / 10, 1.2 if step % 2 else 1.31)
+    last_s = (ENOUGH - 1) / 10
+    assert pace.at(last_s) == pytest.approx(1.35), "the next step above the slow ones"
+    assert pace.at(last_s + 2.0) == pytest.approx(1.35) and pace.at(last_s + 2.1) == 1.0
+    for step in range(ENOUGH):
+        pace.add(10.0 + step / 10, 1.0 + 1e-9)
+    assert pace.at(10.0 + last_s) == 1.0, "the profile is what is promised"
+
+
+def test_a_device_slower_than_its_profile_is_reckoned_with():
+    forecast, now_s = Forecast((1, 4), 2, LATENCY), 0.0
+    forecast.begin(now_s, 4, (), (), shadow=False)
+    for _ in range(ENOUGH + 1):  # the first one says nothing
+        forecast.begin(now_s, 4, (), (), shadow=False)
+        now_s += 1.5 * 0.045
+        forecast.end(now_s)
+    device, timing = forecast.look(now_s, ())
+    assert timing.seconds[4] == pytest.approx(1.5 * 0.045)
+    assert device.ends_s == pytest.approx((now_s + 1.5 * 0.045,))
+    assert forecast.look(now_s + MEMORY, ())[1].seconds[4] == pytest.approx(0.045)
 
 
 def test_the_rate_of_arrivals_is_remembered_for_a_while():

@@ -1,4 +1,4 @@
-"""How long batches take, for policies that go by time: from the measured profile.
+"""How long batches take, for policies that go by time: the measured profile, and the pace lately.
 
 Shared by the engine and replay.
 """
@@ -10,15 +10,19 @@ import numpy as np
 
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.core import ShapeProfile
-from apparate_jax.serve.occupancy import Occupancy
+from apparate_jax.serve.occupancy import Occupancy, Pace
 from apparate_jax.serve.policies import Device, Timing, batch_shape, enough, untimed
 
 MEMORY = 32
-"""Batches of the largest shape whose time the arrival rate is averaged over, exponentially."""
+"""Batches of the largest shape in whose time arrivals are counted and the pace is remembered."""
 
 
 def timing_of(
-    latency: LatencyModel, sites: Sequence[int], batch_sizes: Sequence[int], quantile: float
+    latency: LatencyModel,
+    sites: Sequence[int],
+    batch_sizes: Sequence[int],
+    quantile: float,
+    pace: float = 1.0,
 ) -> Timing:
     """The timing of batches under a plan with these ramps.
 
@@ -30,11 +34,13 @@ def timing_of(
         sites: Active sites.
         batch_sizes: Allowed shapes, ascending.
         quantile: Of how single runs spread around the median, 0..1; 1 is the slowest measured.
+        pace: How many times as long as that batches take.
     """
     shapes = [batch_shape(max(n, 1), batch_sizes)[1] for n in range(batch_sizes[-1] + 1)]
     known = {
         shape: max(latency.vanilla_ms(shape), latency.total_ms(tuple(sites), shape))
         * spread_at(latency.profile.at(shape), quantile)
+        * pace
         for shape in set(shapes)
     }
     seconds = np.maximum.accumulate([known[shape] / 1e3 for shape in shapes])
@@ -83,14 +89,16 @@ class Forecast:
         self._came = 0.0, 0.0  # requests per second at that time
         slowest_ms = latency.vanilla_ms(self._sizes[-1]) if latency is not None else 1.0
         self._memory_s = MEMORY * slowest_ms / 1e3
-        self._known: dict[tuple[int, ...], Timing] = {}
+        self._pace = Pace(self._memory_s)
+        self._known: dict[tuple[tuple[int, ...], float], Timing] = {}
 
     def look(self, now_s: float, sites: tuple[int, ...]) -> tuple[Device, Timing]:
         """The device, and how long batches take with these ramps active."""
         if self._latency is None:
             return self._untimed
-        device = self._occupancy.at(now_s)._replace(coming_rps=self._rate(now_s))
-        return device, self._timing(self._latency, sites)
+        pace = self._pace.at(now_s)
+        device = self._occupancy.at(now_s, pace)._replace(coming_rps=self._rate(now_s))
+        return device, self._timing(self._latency, sites, pace)
 
     def came(self, now_s: float) -> None:
         """A request came, whether or not it may wait."""
@@ -122,12 +130,13 @@ class Forecast:
 
     def end(self, now_s: float) -> None:
         """The oldest batch ran to its end."""
-        if self._latency is not None:
-            self._occupancy.end(now_s)
+        ratio = None if self._latency is None else self._occupancy.end(now_s)
+        if ratio is not None:
+            self._pace.add(now_s, ratio)
 
-    def _timing(self, latency: LatencyModel, sites: tuple[int, ...]) -> Timing:
-        known = self._known.get(sites)
+    def _timing(self, latency: LatencyModel, sites: tuple[int, ...], pace: float = 1.0) -> Timing:
+        known = self._known.get((sites, pace))
         if known is None:
-            known = timing_of(latency, sites, self._sizes, self._quantile)
-            self._known[sites] = known
+            known = timing_of(latency, sites, self._sizes, self._quantile, pace)
+            self._known[sites, pace] = known
         return known
