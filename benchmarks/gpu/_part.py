@@ -9,7 +9,7 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -73,8 +73,22 @@ def run_part(
     cases = module.cases(SIZES[size])
     about = (module.__doc__ or "").partition("\n")[0]
     results.begin(name, about, settings, list(cases), force=force)
+    run_cases(name, cases, results, results.pending(name, skip), deadline, tell, clock)
+    return results
+
+
+def run_cases(
+    name: str,
+    cases: Mapping[str, Callable[[], dict[str, Any]]],
+    results: Results,
+    keys: Sequence[str],
+    deadline: float,
+    tell: Tell,
+    clock: Callable[[], float],
+) -> None:
+    """Measure these cases of a part until there is no time for another."""
     took: list[float] = []
-    for key in results.pending(name, skip):
+    for key in keys:
         likely = sum(took) / len(took) if took else 0.0
         if clock() + likely >= deadline:
             break
@@ -86,7 +100,6 @@ def run_part(
             results.fail(name, key, f"{type(error).__name__}: {error}"[:WHY_CHARS])
         took.append(clock() - start)
         tell({"ends": key})
-    return results
 
 
 def told_on_stdout() -> Tell:

@@ -51,9 +51,8 @@ def one_program(
         return (*answers, pack_answer(logits))
 
     bound = (*heads, *constants, *subject.inputs(batch))
-    specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in bound]
-    options = {**program.compiler_options, **extra}
-    call = jax.jit(run, keep_unused=True).lower(*specs).compile(compiler_options=options or None)
+    options = {**program.compiler_options, **extra} or None
+    call = jax.jit(run, keep_unused=True).lower(*bound).compile(compiler_options=options)
 
     def dispatch() -> Sequence[jax.Array]:
         answers: Sequence[jax.Array] = call(*bound)

@@ -84,18 +84,8 @@ def run_once(
     process = subprocess.Popen(
         [*command, *call.arguments, *force, *skips], stdout=subprocess.PIPE, text=True
     )
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     deadline = time.monotonic() + seconds + GRACE_S
-
-    def read() -> None:
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
-                lines.put(line)
-        lines.put(None)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    lines, reader = lines_of(process)
     at, status = None, None
     try:
         while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
@@ -110,6 +100,24 @@ def run_once(
         process.wait()
         reader.join()
     return status, at
+
+
+def lines_of(
+    process: "subprocess.Popen[str]",
+) -> tuple["queue.SimpleQueue[str | None]", threading.Thread]:
+    """What a process prints, None at its end, and the thread that reads it."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                lines.put(line)
+        lines.put(None)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    return lines, reader
 
 
 def run_whole(call: Call, part: str, seconds: float) -> str:

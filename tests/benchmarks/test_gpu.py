@@ -140,7 +140,17 @@ def test_every_part_is_a_module_with_cases_and_a_budget(suite):
         assert "def cases(size: Size)" in (GPU / f"{name}.py").read_text(), name
 
 
-@pytest.mark.parametrize("name", ["early_release", "copy_out", "tuner"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "copy_out",
+        "tuner",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("early_release", "stages", "dispatch_cost", "throughput", "live")
+        ),
+    ],
+)
 def test_a_real_part_at_the_smallest_size(suite, tmp_path, name):
     run_here(suite, name, tmp_path / "results")
     saved = content(tmp_path / "results")[name]
