@@ -15,26 +15,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from _common import write_result
-from _one_model import OneModel
+from _frontends import serving
 
 from apparate_jax.core import InputSpec
 from apparate_jax.graph import trace
 from apparate_jax.models import from_function
 from apparate_jax.serve.engine import Engine
-from apparate_jax.serve.grpc import GrpcServer
-from apparate_jax.serve.http import HttpServer, build_app
-from apparate_jax.serve.listen import open_socket
 from apparate_jax.serve.programs import Programs
-from apparate_jax.serve.running import run_frontends
 
 CLIENTS = 16
 SECONDS = 6
@@ -55,25 +48,6 @@ def empty() -> Programs:
     made.warm_atomic()
     made.warm_merged(())
     return made
-
-
-@contextmanager
-def serving() -> Iterator[tuple[str, str]]:
-    """Both frontends over one engine; gives their addresses."""
-    ready = threading.Event()
-    with Engine(empty()) as engine:
-        models = OneModel(engine, name="empty")
-        http = HttpServer(build_app(models, page=False), open_socket("127.0.0.1", 0))
-        grpc = GrpcServer(models, open_socket("127.0.0.1", 0))
-        thread = threading.Thread(target=run_frontends, args=([http, grpc], ready.set))
-        thread.start()
-        assert ready.wait(20)
-        try:
-            yield http.url, grpc.url.removeprefix("grpc://")
-        finally:
-            http.stop()
-            grpc.stop()
-            thread.join()
 
 
 def request() -> tuple[bytes, int]:
@@ -168,7 +142,7 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed: it is a package of most systems (apt install wrk)")
     rounds: dict[str, list[dict[str, float]]] = {"http": [], "grpc": []}
-    with serving() as (url, address):
+    with Engine(empty()) as engine, serving(engine, "empty") as (url, address):
         load_http(url)
         load_grpc(address)
         for _ in range(ROUNDS):
