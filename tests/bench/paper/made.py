@@ -47,6 +47,7 @@ def systems(seeds=2, **saved):
         curves={name: curve for name in ("vanilla", "apparate", "oracle")},
         agreement={"apparate": held, "initial-only": held},
         exit_rates={"near": 0.25, "final": 0.75},
+        heavy=True,
     )
 
 

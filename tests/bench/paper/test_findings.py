@@ -76,6 +76,9 @@ def test_others_are_not_judged_and_stand_beside_their_kind():
     assert one["deebert median"].verdict == "as published"
     assert one["deebert agreement"].verdict == "higher"
     assert one["branchynet median"].reason == "the paper's is of images"
+    assert one["deebert median"].reason == ""
+    light = by_key(findings.existing(subject(), {**made.systems(), "heavy": False}))
+    assert "no recording with DeeBERT's own" in light["deebert median"].reason
     assert one["two-layer p50"].ours.mean == 0 and one["two-layer p50"].verdict == "worse"
 
 
@@ -110,8 +113,9 @@ def test_falls():
 
 
 def test_platforms_are_never_comparable():
-    found = findings.platforms(subject(), made.study("platform", ("batch 1",)))
-    assert {one.verdict for one in found} == {"not comparable"} and found[0].ours.mean == 8.0
+    found = findings.platforms(subject(), made.study("platform", ("batch 1", "to 8, 2 under way")))
+    assert {one.verdict for one in found} == {"not comparable"}
+    assert found[0].ours.mean == 8.0 and found[0].ours.runs == 1
 
 
 def test_searches():
@@ -134,6 +138,13 @@ def test_overheads_with_and_without_the_models_size():
     assert (one["ramp parameters"].ours.mean, one["ramp parameters"].verdict) == (2.0, "equal")
 
 
+def test_a_profile_in_which_ramps_are_free_is_not_believed():
+    result = made.overheads()
+    result["shapes"][1]["added_frac"] = -0.1
+    one = by_key(findings.overheads(subject(), result))["ramp latency"]
+    assert one.verdict == "not comparable" and "record the stream again" in one.reason
+
+
 def test_live_has_the_noise_floor_as_tolerance():
     def ratios(*rounds):
         return {"median": rounds[0], "rounds": list(rounds)}
@@ -146,6 +157,9 @@ def test_live_has_the_noise_floor_as_tolerance():
     compared["noise_floor"] = {"p50_ratio": ratios(0.9, 1.1), "p95_ratio": ratios(1.0)}
     one = by_key(findings.live(subject(), report))
     assert one["p50 saved"].verdict == "equal" and "10.0 points" in one["p50 saved"].reason
+    compared["throughput_ratio"] = ratios(0.9)
+    compared["noise_floor"]["throughput_ratio"] = ratios(0.85)
+    assert by_key(findings.live(subject(), report))["throughput"].verdict == "equal"
 
 
 def test_what_classifiers_lack():

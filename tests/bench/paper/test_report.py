@@ -41,7 +41,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
-    given = made.given(folder, replace(made.CONFIG, quick=True), words="text", frames="images")
+    given = made.given(folder, replace(made.CONFIG, quick=True))
     done = made.done(
         given,
         systems=made.systems(apparate=0.31, oracle=0.6),
@@ -78,12 +78,11 @@ def test_every_section_and_every_finding_is_in_it(written):
 
 def test_the_summary_is_computed(written):
     _, report, page = written
-    words, frames = report["summary"]
-    saved = {row["workload"]: row["figures"][0] for row in report["summary"]}
-    assert saved["words"]["verdict"] == "better" and saved["frames"]["verdict"] == "worse"
+    (words,) = report["summary"]
+    saved = words["figures"][0]
+    assert saved["verdict"] == "better" and saved["sentence"] in page.text
     assert words["of_optimal"] == pytest.approx(51.667, abs=0.01) and words["constraint_held"]
-    assert frames["overview"]["paper"] == [40.5, 91.5]
-    assert saved["words"]["sentence"] in page.text
+    assert words["overview"]["paper"] == [10.0, 24.2]
     found = [f["verdict"] for s in report["sections"] for b in s["blocks"] for f in b["findings"]]
     assert report["verdicts"]["worse"] == found.count("worse")
 
@@ -92,7 +91,7 @@ def test_json_and_pictures_lie_beside_it(written):
     folder, report, _ = written
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report))
     pictures = [b["picture"] for s in report["sections"] for b in s["blocks"] if b["picture"]]
-    assert "plots/words--accuracy.png" in pictures and len(pictures) == 9
+    assert "plots/words--accuracy.png" in pictures and len(pictures) == 5
     for name in (*pictures, report["overview"]):
         assert (folder / name).read_bytes().startswith(PNG)
     assert not list(folder.glob(".*.partial"))

@@ -40,6 +40,12 @@ def test_a_tolerance_that_was_measured_replaces_the_runs_own():
     assert judge(one(22.0), UP, tolerance=2.5) == "equal"
 
 
+def test_what_is_less_than_rounding_or_than_reading_off_is_no_difference():
+    assert judge(one(20.04), UP) == "equal" and judge(one(20.06), UP) == "better"
+    read = UP._replace(read_off=True)
+    assert judge(one(20.9), read) == "equal" and judge(one(21.1), read) == "better"
+
+
 def test_figures_of_runs():
     assert ours_of([0.1, 0.3, 0.2], 100) == pytest.approx((20.0, 10.0, 30.0, 3))
     assert ours_of([]) is None and ours_of([0.1, None]) is None
@@ -68,7 +74,8 @@ def test_sentences_have_both_figures():
         (1.234, "ms", "1.23 ms"),
         (12.34, "%", "12.3 %"),
         (0.9996, "x", "x 1.00"),
-        (-0.01, "%", "0.0 %"),
+        (-0.0001, "%", "0.0 %"),
+        (0.003, "%", "0.003 %"),
     ],
 )
 def test_numbers_for_people(value, unit, text):

@@ -7,11 +7,19 @@ from typing import Any
 import numpy as np
 
 from apparate_jax.bench.paper.measure import SHARES
-from apparate_jax.bench.study_plot import LIMIT, OURS, styles
+from apparate_jax.bench.study_plot import LIMIT, OURS
 
 GREY = "#6b7280"
-LINES = {"vanilla": GREY, "apparate": OURS, "oracle": "#d97706"}
-"""As in the pictures of comparisons."""
+LINES = {
+    "vanilla": GREY,
+    "apparate": OURS,
+    "oracle": "#d97706",
+    "paper": "#1d4ed8",
+    "two-layer": "#b91c1c",
+    "initial-only": "#7c3aed",
+    "uniform": "#d97706",
+}
+"""Of systems; the first three as in the pictures of comparisons."""
 SHOWN = 95.0
 """Percentile of the original's latency up to which distributions are shown, with some room."""
 
@@ -25,12 +33,6 @@ def _figure(width: float, height: float, panels: int, **more: Any) -> tuple[Any,
     return figure, figure.subplots(1, panels, squeeze=False, **more)[0]
 
 
-def colours(systems: Sequence[str]) -> dict[str, str]:
-    """A colour for each system; the same as elsewhere for those that have one."""
-    others = styles([name for name in systems if name not in LINES])
-    return {name: LINES.get(name) or others[name][0] for name in systems}
-
-
 def plot_latency(result: Mapping[str, Any], title: str, path: Path) -> None:
     """Distributions of latency, and where answers leave, as PNG.
 
@@ -42,11 +44,11 @@ def plot_latency(result: Mapping[str, Any], title: str, path: Path) -> None:
     """
     figure, (axes, exits) = _figure(11.5, 4.4, 2, width_ratios=[1.5, 1])
     curves = result["curves"]
-    for name, colour in colours(list(curves)).items():
+    for name, values in curves.items():
         style = "--" if name == "oracle" else "-"
         width = 2.4 if name == "apparate" else 1.6
         label = {"vanilla": "the original", "oracle": "optimal"}.get(name, name)
-        axes.plot(curves[name], SHARES / 100, style, color=colour, lw=width, label=label)
+        axes.plot(values, SHARES / 100, style, color=LINES[name], lw=width, label=label)
     last = float(np.interp(SHOWN, SHARES, curves.get("vanilla") or next(iter(curves.values()))))
     axes.set_xlim(0, 1.3 * last)
     axes.set_ylim(0, 1)
@@ -75,12 +77,11 @@ def plot_held(result: Mapping[str, Any], accuracy: float, title: str, path: Path
         path: Where to write it.
     """
     figure, (moving, overall) = _figure(11.5, 4.0, 2, sharey=True)
-    marks = colours(list(result["agreement"]))
     for name, one in result["agreement"].items():
         for axes, key in ((moving, "last"), (overall, "so_far")):
             width = 2.0 if name == "apparate" else 1.2
             shown = 100 * np.asarray(one[key])
-            axes.plot(one["answers"], shown, color=marks[name], lw=width, label=name)
+            axes.plot(one["answers"], shown, color=LINES[name], lw=width, label=name)
         moving.set_title(f"the last {one['window']} answers", fontsize=9)
     overall.set_title("all answers so far", fontsize=9)
     for axes in (moving, overall):

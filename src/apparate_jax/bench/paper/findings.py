@@ -20,7 +20,12 @@ THROUGHPUT_TOLERANCE = 0.02
 """Of the ratio of throughputs: what the ramp budget allows."""
 WINDOW_OF_SEARCH = "512"
 """Samples of the window whose search is held against the paper's."""
+USUAL_PLATFORM = ", 2 under way"
+"""How the setting ends that is the engine's default."""
+FREE_RAMPS = -0.02
+"""Share of the latency by which ramps may seem to make a batch faster in a sound profile."""
 NO_KIND = "whether it is text or images is not known, say so in a suite file (kind)"
+NO_HEAVY = "with our ramps, by entropy: no recording with DeeBERT's own was named (heavy)"
 
 
 class Subject(NamedTuple):
@@ -163,6 +168,7 @@ def existing(subject: Subject, result: Result) -> list[Finding]:
     """BranchyNet, DeeBERT and the two-layer system."""
     made = []
     for base in ("branchynet", "deebert"):
+        remark = "" if base == "branchynet" or result["heavy"] else NO_HEAVY
         for name in (base, f"{base}+", f"{base}-opt"):
             for what, figure in (
                 ("agreement", "agreement"),
@@ -171,7 +177,9 @@ def existing(subject: Subject, result: Result) -> list[Finding]:
             ):
                 ours = _share(result, name, figure)
                 if ours is not None:
-                    made.append(beside(subject, f"{name} {what}", ours, apart=subject.unusual))
+                    apart = subject.unusual
+                    found = beside(subject, f"{name} {what}", ours, apart=apart, remark=remark)
+                    made.append(found)
     own = "our small model is the first third of the model itself"
     for p in ("p50", "p95"):
         theirs, mine = (values(result, name, f"{p}_ms") for name in ("two-layer", OURS))
@@ -233,7 +241,8 @@ def platforms(subject: Subject, result: Result) -> list[Finding]:
         "our settings are of one engine, other models and another device than the paper's two "
         "serving platforms"
     )
-    base = ours_of(values(result, OURS, "p50_ms"))
+    usual = [row["setting"] for row in result["by_seed"] if row["setting"].endswith(USUAL_PLATFORM)]
+    base = ours_of(values(result, OURS, "p50_ms", usual[0])) if usual else None
     return [
         beside(subject, f"{name} p50", base, apart=apart) for name in ("clockwork", "tf-serving")
     ]
@@ -266,6 +275,12 @@ def _of_exact(result: Result) -> list[list[float]]:
 def overheads(subject: Subject, result: Result) -> list[Finding]:
     """What ramps and control cost."""
     added = [shape["added_frac"] for shape in result["shapes"]]
+    noisy = (
+        "the profile has ramps cost less than nothing at a batch shape: it was taken beside other "
+        "work, record the stream again on a quiet machine"
+        if min(added) < FREE_RAMPS
+        else ""
+    )
     worst = Ours(max(added) * PERCENT, max(added) * PERCENT, max(added) * PERCENT, 1)
     per_ramp, whole = result["ramp_bytes"], result["parameter_bytes"]
     share = None
@@ -275,7 +290,7 @@ def overheads(subject: Subject, result: Result) -> list[Finding]:
         share = Ours(share.high, share.high, share.high, 1)  # the largest ramp's
     control = result["control"]
     return [
-        beside(subject, "ramp latency", worst, remark="the worst batch shape"),
+        beside(subject, "ramp latency", worst, apart=noisy, remark="the worst batch shape"),
         beside(
             subject,
             "ramp parameters",
@@ -303,17 +318,23 @@ def live(subject: Subject, result: Result) -> list[Finding]:
     compared = result["compared"]
     floor = compared.get("noise_floor", {})
     made = []
+
+    def differ(key: str) -> float:
+        """By how much equal systems differ, as a ratio."""
+        equal = floor.get(key, {}).get("rounds", [1.0])
+        return float(np.median(np.abs(np.asarray(equal) - 1.0)))
+
     for p in ("p50", "p95"):
         ratios = compared[f"{p}_ratio"]["rounds"]
         saved = ours_of([1 - ratio for ratio in ratios], PERCENT)
-        equal = floor.get(f"{p}_ratio", {}).get("rounds", [1.0])
-        tolerance = PERCENT * float(np.median(np.abs(np.asarray(equal) - 1.0)))
+        tolerance = PERCENT * differ(f"{p}_ratio")
         remark = f"equal systems differ by {tolerance:.1f} points here"
         made.append(beside(subject, f"{p} saved", saved, tolerance=tolerance, remark=remark))
     agreement = ours_of([result["apparate"]["agreement"]], PERCENT)
     ratio = ours_of(compared["throughput_ratio"]["rounds"])
     made.append(beside(subject, "agreement", agreement))
-    made.append(beside(subject, "throughput", ratio, tolerance=THROUGHPUT_TOLERANCE))
+    allowed = max(THROUGHPUT_TOLERANCE, differ("throughput_ratio"))
+    made.append(beside(subject, "throughput", ratio, tolerance=allowed))
     return made
 
 

@@ -76,6 +76,7 @@ def systems(
         "curves": curves,
         "agreement": held,
         "exit_rates": exits,
+        "heavy": inputs.heavy is not None,
     }
 
 

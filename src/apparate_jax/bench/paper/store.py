@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from apparate_jax.errors import ConfigError
 
-FORMAT = 1
+FORMAT = 2
 """Of parts: another number makes all of them again."""
 MANIFEST = "manifest.json"
 

@@ -1,7 +1,8 @@
 """Our figures beside the paper's: better, equal or worse, from the numbers alone.
 
 The rule, the same for every figure: ours is the mean over runs; its *tolerance* is half of what the
-runs differ by at most (or a noise floor that was measured). Ours is **better** if it lies beyond
+runs differ by at most (or a noise floor that was measured), and never less than rounding, nor than
+a point where the paper's figure was read off a picture. Ours is **better** if it lies beyond
 the paper's range by more than the tolerance on the good side, **worse** on the bad side, and
 **equal** otherwise. Figures without a good side (what another system reaches, what a part is worth)
 are *higher*, *as published* or *lower*.
@@ -14,6 +15,11 @@ from apparate_jax.bench.paper.published import Published
 
 WORDS = ("better", "equal", "worse", "higher", "as published", "lower", "not comparable")
 BETTER, EQUAL, WORSE, HIGHER, SAME, LOWER, NOT = WORDS
+
+ROUNDING = {"%": 0.05, "ms": 0.005, "x": 0.005}
+"""Half of the last digit that is printed: what differs by less is no difference."""
+READ_OFF = 1.0
+"""Points by which figures that were read off a picture may be wrong."""
 
 
 class Ours(NamedTuple):
@@ -54,8 +60,7 @@ def judge(ours: Ours, published: Published, tolerance: float | None = None) -> s
         tolerance: Instead of the runs' own.
     """
     allowed = ours.tolerance if tolerance is None else tolerance
-    # Figures are printed with a digit: what differs by less than rounding is no difference.
-    allowed = max(allowed, 1e-9)
+    allowed = max(allowed, READ_OFF if published.read_off else ROUNDING[published.unit])
     above, below = ours.mean > published.high + allowed, ours.mean < published.low - allowed
     if published.better == "neither":
         return HIGHER if above else LOWER if below else SAME
@@ -120,6 +125,8 @@ class Finding(NamedTuple):
 def number(value: float, unit: str) -> str:
     """A figure with its unit, as people read it."""
     digits = 2 if abs(value) < 10 and unit in ("ms", "x") else 1
+    if 0.0005 <= abs(value) < 0.05 and unit == "%":
+        digits = 3
     shown = f"{value:.{digits}f}"
     shown = shown.removeprefix("-") if float(shown) == 0 else shown
     return f"x {shown}" if unit == "x" else f"{shown} {unit}".strip()
