@@ -1,11 +1,13 @@
 """The paper's evaluation on the project's own workloads: `paper.toml`, as `apparate bench paper`.
 
 Writes results/paper.json, and the report into runs/paper. Workloads without a recording are left
-out (``benchmarks/traces.py`` makes them), and with them whatever else of theirs is not there. With
-words these are options of the command: ``benchmarks/paper.py --quick``.
+out (``benchmarks/traces.py`` makes them), and with them whatever else of theirs is not there. The
+study of arrivals has Azure's conversations too where $APPARATE_DATA/traces/azure_llm_conv.csv is
+there. Words are options of the command: ``benchmarks/paper.py --quick``.
 """
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -19,6 +21,7 @@ from apparate_jax.bench.paper.suite import PATHS, Suite, Workload, paths_of, rea
 
 SUITE = Path(__file__).with_name("paper.toml")
 OUT = ROOT / "runs" / "paper"
+ARRIVALS = Path(os.environ.get("APPARATE_DATA", "")) / "traces" / "azure_llm_conv.csv"
 FIGURE = ("key", "what", "ours", "paper", "verdict", "reason", "sentence")
 
 
@@ -35,6 +38,8 @@ def there(suite: Suite) -> list[Workload]:
         if missing:
             print(f"{one.name}: without {', '.join(sorted(set(missing)))}, which is not there")
         given = {f.name: getattr(one, f.name) for f in fields(one) if f.name not in missing}
+        if one.arrivals is None and ARRIVALS.is_file():
+            given["arrivals"] = ARRIVALS
         kept.append(Workload(**given))
     return kept
 

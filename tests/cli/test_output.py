@@ -124,3 +124,12 @@ def test_bars_on_a_terminal(capsys, monkeypatch):
         phase("training")(3, 9, "epoch")
     out, err = capsys.readouterr()
     assert out == "" and "training" in err and "3/9" in err
+
+
+def test_bars_that_are_done_may_be_hidden(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with phases(keep=False) as phase:
+        phase("tuning")(9, 9, "epoch")
+        phase("training")(3, 9, "epoch")
+    _, err = capsys.readouterr()
+    assert "3/9" in err and "9/9" not in err
