@@ -1,5 +1,6 @@
 """Both frontends over one engine, in this process."""
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ def serving(engine: Answering, name: str) -> Iterator[tuple[str, str]]:
     thread.start()
     if not ready.wait(START_S):
         raise RuntimeError(f"the server did not start within {START_S:g} s")
+    gc.collect()
+    gc.freeze()  # as the server does: a full collection looks at all that JAX keeps
     try:
         yield http.url, grpc.url.removeprefix("grpc://")
     finally:

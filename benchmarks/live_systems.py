@@ -2,16 +2,19 @@
 
 The demo's model and stream; what is tuned once is tuned on the first tenth of the recorded stream
 (runs/traces, made by ``traces``). DeeBERT runs with ramps of its own kind, from its own checkpoint.
-Writes results/live_systems.json.
+
+Usage: ``python benchmarks/live_systems.py [SYSTEM ...]`` (about two minutes each); systems that are
+not named keep their figures. Writes results/live_systems.json.
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import write_result
+from _common import RESULTS, write_result
 from _demo import ROOT
 
 from apparate_jax.bench.baselines import criterion_of, policy_of, task_of
@@ -69,17 +72,28 @@ def measure(system: str) -> dict[str, Any]:
     return row
 
 
+def known(setup: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What earlier runs with these settings measured, by system."""
+    path = RESULTS / "live_systems.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    return {row["system"]: row for row in found["systems"]} if found.get("setup") == setup else {}
+
+
 def main() -> None:
-    """Measure every system."""
-    missing = sorted({str(p) for s in SYSTEMS for p in inputs_of(s) if not p.exists()})
+    """Measure systems, every one unless some are named."""
+    chosen = sys.argv[1:] or SYSTEMS
+    if unknown := sorted(set(chosen) - set(SYSTEMS)):
+        sys.exit(f"unknown: {', '.join(unknown)}; expected some of {', '.join(SYSTEMS)}")
+    missing = sorted({str(p) for s in chosen for p in inputs_of(s) if not p.exists()})
     if missing:
         sys.exit(f"missing: {', '.join(missing)}: run `just demo` and `just bench traces` first")
-    rows = []
-    for system in SYSTEMS:
-        rows.append(measure(system))
-        print(rows[-1], flush=True)
     setup = {"load_frac": LOAD, "rounds": CONFIG.rounds, "round_s": CONFIG.round_s}
-    write_result("live_systems", {"setup": setup, "systems": rows})
+    rows = known(setup)
+    for system in chosen:
+        rows[system] = measure(system)
+        print(rows[system], flush=True)
+        there = [rows[name] for name in SYSTEMS if name in rows]
+        write_result("live_systems", {"setup": setup, "systems": there})
 
 
 if __name__ == "__main__":
