@@ -3,7 +3,9 @@
 Behind both frontends is a stub of an engine that takes 5 ms for each example, one after the other;
 its answer's first score says how long the request was there, its place in line included. A client
 in a process of its own sends binary requests of 150 KB at Poisson times at half of what the engine
-takes: over HTTP (aiohttp) and gRPC (grpc.aio), in turns. Targets: p50 at most 1 ms, p99 at most 5.
+takes: over HTTP (aiohttp) and gRPC (grpc.aio), in turns. The floor is a server of grpc.aio's that
+hands the request's bytes to the same engine unread, and returns eight. Targets: p50 at most 1 ms,
+p99 at most 5.
 
 Writes results/server_latency.json
 """
@@ -100,6 +102,37 @@ def over_grpc(channel: Any) -> Ask:
     return ask
 
 
+def over_bytes(channel: Any) -> Ask:
+    """The same bytes to the floor."""
+    call = channel.unary_unary("/floor/Ask")
+    body = np.ones((1, WIDTH), np.float32).tobytes()
+
+    async def ask() -> float:
+        return float(np.frombuffer(await call(body), np.float32)[0])
+
+    return ask
+
+
+def floor(ports: Any) -> None:
+    """Serve an engine by gRPC's library alone, in a process of its own; tells its port."""
+    import grpc
+
+    engine = Stub()
+
+    async def answer(body: bytes, context: Any) -> bytes:
+        return (await asyncio.wrap_future(engine.submit({}))).scores.tobytes()
+
+    async def run() -> None:
+        calls = {"Ask": grpc.unary_unary_rpc_method_handler(answer)}
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("floor", calls),))
+        ports.put(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        await server.wait_for_termination()
+
+    asyncio.run(run())
+
+
 async def open_loop(ask: Ask, seed: int) -> list[float]:
     """Latency less the engine's time, ms, of each request after the warm-up."""
     rate = LOAD * 1e3 / SERVICE_MS
@@ -121,34 +154,46 @@ async def open_loop(ask: Ask, seed: int) -> list[float]:
     return added
 
 
-async def both(url: str, address: str, seed: int) -> dict[str, list[float]]:
-    """One round of either protocol."""
+async def all_of(url: str, address: str, port: int, seed: int) -> dict[str, list[float]]:
+    """One round of either protocol and of the floor."""
     import aiohttp
-    import grpc
+    from grpc.aio import insecure_channel
 
-    async with aiohttp.ClientSession() as session, grpc.aio.insecure_channel(address) as channel:
-        asks = {"http": over_http(url, session), "grpc": over_grpc(channel)}
-        order = list(asks) if seed % 2 == 0 else list(asks)[::-1]
+    async with (
+        aiohttp.ClientSession() as session,
+        insecure_channel(address) as channel,
+        insecure_channel(f"127.0.0.1:{port}") as unread,
+    ):
+        asks = {
+            "http": over_http(url, session),
+            "grpc": over_grpc(channel),
+            "grpc_floor": over_bytes(unread),
+        }
+        order = list(asks)[seed % len(asks) :] + list(asks)[: seed % len(asks)]
         return {name: await open_loop(asks[name], seed) for name in order}
 
 
-def client(url: str, address: str, seed: int) -> dict[str, list[float]]:
+def client(url: str, address: str, port: int, seed: int) -> dict[str, list[float]]:
     """A round, in a process of its own."""
-    return asyncio.run(both(url, address, seed))
+    return asyncio.run(all_of(url, address, port, seed))
 
 
 def main() -> None:
-    """Measure both protocols in turns."""
-    rounds: dict[str, list[dict[str, float]]] = {"http": [], "grpc": []}
-    engine = Stub()
-    context = multiprocessing.get_context("spawn")
+    """Measure both protocols and the floor in turns."""
+    rounds: dict[str, list[dict[str, float]]] = {"http": [], "grpc": [], "grpc_floor": []}
+    engine, context = Stub(), multiprocessing.get_context("spawn")
+    ports = context.Queue()
+    unread = context.Process(target=floor, args=(ports,), daemon=True)
+    unread.start()
+    port = ports.get(timeout=60)
     with serving(engine, NAME) as places, context.Pool(1) as pool:
         for seed in range(ROUNDS):
-            for name, added in pool.apply(client, (*places, seed)).items():
+            for name, added in pool.apply(client, (*places, port, seed)).items():
                 p50, p99 = np.percentile(added, [50, 99])
                 found = {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
                 rounds[name].append(found | {"requests": len(added)})
             print({name: found[-1] for name, found in rounds.items()}, flush=True)
+    unread.terminate()
     engine.close()
     medians = {
         name: {key: round(float(np.median([one[key] for one in found])), 3) for key in found[0]}
