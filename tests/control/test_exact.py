@@ -20,7 +20,7 @@ from tests.control.cases import Case, brute_force, small_windows, typical_window
 SIZE = 12
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1200, deadline=None)
 @given(small_windows(SIZE), st.sampled_from([0.0, 0.1, 0.25]))
 def test_equals_brute_force(case: Case, max_disagreement: float):
     limit = budget_for(max_disagreement, case.samples)

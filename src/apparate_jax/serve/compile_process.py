@@ -82,12 +82,12 @@ class CompileProcess:
                 it not be serialised.
         """
         try:
-            if self._process is None:
-                self._begin()
             exported = bytes(export.export(function)(*arguments).serialize())
         except (ValueError, NotImplementedError) as error:
             raise NotPortableError(f"a program cannot be exported: {error}") from error
         try:
+            if self._process is None:
+                self._begin()
             self._connection.send((exported, options))
             answer = self._connection.recv()
         except (EOFError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Settings of the evaluation; the only place of their defaults."""
+"""Settings of the evaluation: those of the studies, but for how much is run."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 from apparate_jax.bench.live import LiveConfig
 from apparate_jax.bench.study import StudyConfig
 from apparate_jax.errors import ConfigError
+
+STUDY = StudyConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,12 @@ class PaperConfig:
     """
 
     requests: int = 6000
-    settle: int = 512
-    saturated: int = 4096
-    seeds: int = 3
-    load_frac: float = 0.4
-    accuracy: float = 0.99
-    ramp_budget: float = 0.02
+    settle: int = STUDY.settle
+    saturated: int = STUDY.saturated
+    seeds: int = STUDY.seeds
+    load_frac: float = STUDY.load_frac
+    accuracy: float = STUDY.accuracy
+    ramp_budget: float = STUDY.ramp_budget
     quick: bool = False
     live_rounds: int = 6
     live_round_s: float = 12.0
