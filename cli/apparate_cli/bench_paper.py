@@ -18,6 +18,7 @@ from apparate_jax.bench.paper.report import HTML, write_report
 from apparate_jax.bench.paper.run import Step, run
 from apparate_jax.bench.paper.suite import Suite, Workload, read_suite, suite_of
 from apparate_jax.bench.report import Subject, build_report
+from apparate_jax.bench.workload import read_trace
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.data import load_data
 from apparate_jax.errors import ConfigError
@@ -59,6 +60,16 @@ def paper(
         bool,
         typer.Option(help="Also on the wall clock, where the suite has a checkpoint and data."),
     ] = True,
+    live_rounds: Annotated[int, typer.Option(help="Turns of each system, live.")] = (
+        PAPER.live_rounds
+    ),
+    live_round_seconds: Annotated[float, typer.Option(help="Length of one, live.")] = (
+        PAPER.live_round_s
+    ),
+    sensitivity: Annotated[
+        str,
+        typer.Option(help="Of which workloads: first (of each kind, as the paper does), all."),
+    ] = PAPER.sensitivity,
     json: Annotated[
         str | None,
         typer.Option("--json", metavar="PATH", help="Also write the report as JSON; - for stdout."),
@@ -69,7 +80,12 @@ def paper(
     Example: apparate bench paper imdb.npz cifar.npz --out runs/paper --quick
     """
     output = Output(json)
-    config = QUICK if quick else PAPER
+    config = replace(
+        QUICK if quick else PAPER,
+        live_rounds=live_rounds,
+        live_round_s=live_round_seconds,
+        sensitivity=sensitivity,
+    )
     if requests is not None:
         config = replace(config, requests=requests)
     if seeds is not None:
@@ -123,9 +139,11 @@ def live_runner(phase: Phases) -> Live:
         loaded = trained(workload.checkpoint)
         settings = ServiceConfig(control=ControlConfig(), placement=PlacementConfig())
         examples = load_data(workload.data, loaded.model)
+        times = None if workload.arrivals is None else read_trace(workload.arrivals)
         service = prepare(loaded, settings, phase)
         try:
-            result = run_live(service, examples, config, on_phase=_whole(config, progress))
+            on_phase = _whole(config, progress)
+            result = run_live(service, examples, config, trace=times, on_phase=on_phase)
         finally:
             service.programs.close()
         return build_report(

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from apparate_jax.bench.workload import ARRIVALS, arrivals, at_rate, from_counts, read_trace
+from apparate_jax.bench.workload import (
+    ARRIVALS,
+    arrivals,
+    at_rate,
+    from_counts,
+    read_trace,
+    stretch,
+)
 from apparate_jax.errors import ConfigError, DataError
 
 
@@ -116,6 +123,16 @@ def test_times_from_counts():
     for wrong in ([], [0, 0], [3, -1]):
         with pytest.raises(DataError, match="expected none below 0 and some above"):
             from_counts(wrong, 60.0)
+
+
+def test_a_stretch_goes_on_where_the_one_before_ended():
+    """Around its end a trace begins again, one mean gap later; gaps are the trace's own."""
+    times = np.array([0.0, 1.0, 1.5, 4.5])
+    np.testing.assert_allclose(stretch(times, 0, 2), [0.0, 1.0])
+    np.testing.assert_allclose(stretch(times, 2, 4), [0.0, 3.0, 4.5, 5.5])
+    whole = stretch(times, 0, 12)
+    assert (np.diff(whole) > 0).all() and whole[8] == pytest.approx(2 * (4.5 + 1.5))
+    np.testing.assert_allclose(stretch(times, 5, 7), whole[5:] - whole[5])
 
 
 def test_a_trace_of_one_time_has_no_rate():

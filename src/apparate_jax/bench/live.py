@@ -27,7 +27,7 @@ from apparate_jax.bench.comparison import (
     concatenate,
 )
 from apparate_jax.bench.feed import Example, Held, feed
-from apparate_jax.bench.workload import ARRIVALS, Times, arrivals, at_rate
+from apparate_jax.bench.workload import ARRIVALS, Times, arrivals, at_rate, stretch
 from apparate_jax.core import BatchRecord
 from apparate_jax.data.dataset import Dataset
 from apparate_jax.errors import ConfigError, QueueFullError
@@ -115,7 +115,8 @@ def run_live(
         service: Warmed programs and profile.
         data: Inputs; used in order, from the start again when they run out.
         config: Settings.
-        trace: Arrival times to use instead of drawn ones, brought to the rate.
+        trace: Arrival times to use instead of drawn ones, brought to the rate; each round goes
+            on where the one before ended.
         policy: Another system instead of the configured controller (its recording is not used).
         on_phase: Progress.
 
@@ -250,7 +251,7 @@ class _Driver:
         if trace is None:
             times = arrivals(self.config.arrivals, rate, count, self.config.seed + index)
         else:
-            times = at_rate(trace, rate)[:count]
+            times = stretch(at_rate(trace, rate), index * count, count)
         first, answers = self.sent, {}
         for name in self.order(index):
             self.sent = first

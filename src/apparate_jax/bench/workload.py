@@ -129,6 +129,25 @@ def from_counts(counts: Sequence[int], step_s: float, seed: int = 0) -> Times:
     return times
 
 
+def stretch(times: Times, first: int, count: int) -> Times:
+    """Arrivals ``first`` to ``first + count`` of a trace that begins again when it ends.
+
+    Args:
+        times: f64[n], ascending, in seconds.
+        first: Number of the first one.
+        count: How many.
+
+    Returns:
+        f64[count], ascending, the first is 0.
+    """
+    # From the last arrival to the first of the next time around: a gap as long as the mean.
+    length = times[-1] - times[0] + (times[-1] - times[0]) / max(1, len(times) - 1)
+    around, at = np.divmod(np.arange(first, first + count), len(times))
+    chosen: Times = times[at] + around * length
+    chosen -= chosen[0]
+    return chosen
+
+
 def at_rate(times: Times, rate_rps: float) -> Times:
     """The same arrivals, stretched or squeezed to a mean rate."""
     if len(times) < 2 or times[-1] <= 0:

@@ -1,6 +1,7 @@
 """An evaluation goes on where it was ended, and does again only what changed."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -126,14 +127,20 @@ def test_progress_and_what_is_left(tmp_path):
     assert left[0][1] > 0 and left[1][1] == 0
 
 
-def test_a_quick_run_looks_closer_at_the_first_of_each_kind(tmp_path):
+def test_sensitivity_is_of_the_first_of_each_kind_unless_asked_for(tmp_path):
     kinds = {"words": "text", "more": "text", "frames": "images"}
-    quick = made.given(tmp_path, replace(made.CONFIG, quick=True), **kinds)
-    ran = {(s.workload.name, s.part.name) for s in steps_of(quick) if s.skipped is None}
+    given = made.given(tmp_path, **kinds)
+    ran = {(s.workload.name, s.part.name) for s in steps_of(given) if s.skipped is None}
     assert ("words", "slo") in ran and ("frames", "slo") in ran and ("more", "slo") not in ran
     assert {("more", "systems"), ("more", "overheads")} <= ran
-    whole = {s.workload.name for s in steps_of(again(quick, quick=False)) if s.part.name == "slo"}
-    assert whole == set(kinds)
+    every = steps_of(again(given, sensitivity="all"))
+    assert {s.workload.name for s in every if s.part.name == "slo" and not s.skipped} == set(kinds)
+
+
+def test_a_study_is_of_the_workloads_own_stream_and_pace():
+    camera = Workload("street", "images", Path("street.npz"), stream="recorded", pace="fixed")
+    study, live = made.CONFIG.study(camera), made.CONFIG.live(camera)
+    assert (study.stream, study.arrivals, live.arrivals) == ("recorded", "fixed", "fixed")
 
 
 def test_reasons_of_what_is_not_run(tmp_path):

@@ -19,6 +19,8 @@ data = "stream.csv"
 name = "street-1"
 kind = "images"
 trace = "street.npz"
+stream = "recorded"
+pace = "fixed"
 """
 
 
@@ -33,6 +35,8 @@ def test_paths_are_relative_to_the_file(tmp_path):
     assert first.heavy == tmp_path / "more" / "pooler.npz" and first.kind == "text"
     assert first.data == tmp_path / "stream.csv" and first.arrivals is None
     assert (second.name, second.trace, second.heavy) == ("street-1", tmp_path / "street.npz", None)
+    assert (first.stream, first.pace) == ("independent", "poisson")
+    assert (second.stream, second.pace) == ("recorded", "fixed")
 
 
 ONE = '[[workload]]\nname = "a"\nkind = "text"\ntrace = "a.npz"\n'
@@ -51,6 +55,8 @@ ONE = '[[workload]]\nname = "a"\nkind = "text"\ntrace = "a.npz"\n'
         (ONE + "heavy = 7", "expected text between quotes"),
         (ONE.replace('"text"', '"sound"'), "a: kind is 'sound', expected one of"),
         (ONE.replace('"a"', '"a/b"'), "is called 'a/b', expected letters"),
+        (ONE + 'stream = "sorted"', "a: stream is 'sorted', expected one of"),
+        (ONE + 'pace = "slow"', "a: pace is 'slow', expected one of"),
         (ONE + ONE, r"\['a'\] are there twice"),
         (ONE + 'data = "x.csv"', "a has data but no checkpoint"),
     ],

@@ -4,10 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from apparate_jax.bench.live import LiveConfig
+from apparate_jax.bench.paper.suite import Workload
 from apparate_jax.bench.study import StudyConfig
 from apparate_jax.errors import ConfigError
 
 STUDY = StudyConfig()
+SENSITIVITY = ("first", "all")
+"""Of which workloads sensitivity is studied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,9 @@ class PaperConfig:
         load_frac: Mean arrival rate, as a share of the original's throughput.
         accuracy: The constraint.
         ramp_budget: What ramps may add to the worst-case latency, as a share.
-        quick: A few minutes: sensitivity of one workload of each kind, and nothing live.
+        sensitivity: ``"first"``: of the first workload of each kind only, as the paper does;
+            ``"all"``: of every one.
+        quick: A few minutes, and nothing live.
         live_rounds: Turns of each system on the wall clock.
         live_round_s: Length of one.
     """
@@ -34,6 +39,7 @@ class PaperConfig:
     load_frac: float = STUDY.load_frac
     accuracy: float = STUDY.accuracy
     ramp_budget: float = STUDY.ramp_budget
+    sensitivity: str = "first"
     quick: bool = False
     live_rounds: int = 6
     live_round_s: float = 12.0
@@ -43,10 +49,16 @@ class PaperConfig:
             raise ConfigError(f"seeds is {self.seeds}, expected at least 1 run of each setting")
         if self.requests < 2:
             raise ConfigError(f"requests is {self.requests}, expected at least 2")
+        if self.sensitivity not in SENSITIVITY:
+            raise ConfigError(
+                f"sensitivity is {self.sensitivity!r}, expected one of {list(SENSITIVITY)}"
+            )
 
-    def study(self, systems: tuple[str, ...] | None = None) -> StudyConfig:
-        """What the cells of a study share."""
+    def study(self, workload: Workload, systems: tuple[str, ...] | None = None) -> StudyConfig:
+        """What the cells of a study of this workload share."""
         return StudyConfig(
+            stream=workload.stream,
+            arrivals=workload.pace,
             load_frac=self.load_frac,
             requests=self.requests,
             settle=self.settle,
@@ -57,10 +69,11 @@ class PaperConfig:
             systems=systems,
         )
 
-    def live(self) -> LiveConfig:
+    def live(self, workload: Workload) -> LiveConfig:
         """Settings of a live part, the original twice in each round."""
         return LiveConfig(
             load_frac=self.load_frac,
+            arrivals=workload.pace,
             rounds=self.live_rounds,
             round_s=self.live_round_s,
             noise_floor=True,

@@ -90,7 +90,7 @@ class Given:
         return self._digests[path]
 
     def leads(self, workload: Workload) -> bool:
-        """Whether this is the first workload of its kind: a quick run looks closer at these."""
+        """Whether this is the first workload of its kind."""
         kinds = [self.kind(one) for one in self.suite.workloads]
         names = [one.name for one in self.suite.workloads]
         return kinds.index(self.kind(workload)) == names.index(workload.name)
@@ -108,7 +108,7 @@ class Part(NamedTuple):
         run: Makes the result.
         uses: Keys of the suite file whose contents it depends on.
         weight: About how many replays under a controller it takes, for each seed.
-        every: Whether a quick run makes it for every workload, not just for the first of a kind.
+        every: Whether it is made for every workload, and not just for the first of each kind.
         seeded: Whether it is run once for each seed.
         needed: Whether no report can be made without it.
     """
@@ -131,7 +131,7 @@ def names_of(given: Given, workload: Workload) -> tuple[str, ...]:
 
 def _systems(given: Given, workload: Workload, progress: Progress) -> dict[str, Any]:
     names = names_of(given, workload)
-    return measure.systems(given.inputs(workload), names, given.config.study(), progress)
+    return measure.systems(given.inputs(workload), names, given.config.study(workload), progress)
 
 
 def _study(name: str, systems: Sequence[str], quick: Sequence[str]) -> Run:
@@ -140,7 +140,7 @@ def _study(name: str, systems: Sequence[str], quick: Sequence[str]) -> Run:
     def run(given: Given, workload: Workload, progress: Progress) -> dict[str, Any]:
         chosen = tuple(quick if given.config.quick else systems)
         inputs = given.inputs(workload)
-        return run_study(name, inputs, given.config.study(chosen), progress)
+        return run_study(name, inputs, given.config.study(workload, chosen), progress)
 
     return run
 
@@ -151,14 +151,14 @@ def _arrivals(given: Given, workload: Workload, progress: Progress) -> dict[str,
         patterns.append(Pattern(workload.arrivals.stem, read_trace(workload.arrivals)))
     inputs = given.inputs(workload)._replace(patterns=tuple(patterns))
     systems = ("apparate", "oracle") if given.config.quick else ("apparate", "paper", "oracle")
-    return run_study("arrivals", inputs, given.config.study(systems), progress)
+    return run_study("arrivals", inputs, given.config.study(workload, systems), progress)
 
 
 def _ramps(given: Given, workload: Workload, progress: Progress) -> dict[str, Any]:
     assert workload.heavy is not None  # there is a reason not to run it otherwise
     both = (given.recording(workload.trace), given.recording(workload.heavy))
     systems = ("apparate", "oracle") if given.config.quick else ("apparate", "paper", "oracle")
-    report = run_study("ramps", Inputs(both), given.config.study(systems), progress)
+    report = run_study("ramps", Inputs(both), given.config.study(workload, systems), progress)
     styles = {"trace 1": "our ramps", "trace 2": "DeeBERT's ramps"}
     for rows in (report["rows"], report["by_seed"]):
         for row in rows:
@@ -170,16 +170,17 @@ def _overheads(given: Given, workload: Workload, progress: Progress) -> dict[str
     size = None
     if workload.checkpoint is not None and given.size is not None:
         size = given.size(workload.checkpoint)
-    made = measure.overheads(given.inputs(workload), size, given.config.study())
+    made = measure.overheads(given.inputs(workload), size, given.config.study(workload))
     progress(1, 1, "overheads")
     return made
 
 
 def _live(given: Given, workload: Workload, progress: Progress) -> dict[str, Any]:
     assert given.live is not None  # there is a reason not to run it otherwise
-    return given.live(workload, given.config.live(), progress)
+    return given.live(workload, given.config.live(workload), progress)
 
 
+LIVE_USES = ("checkpoint", "data", "arrivals")
 CORE, PAIR = ("apparate", "paper", "oracle"), ("apparate", "paper")
 PARTS: tuple[Part, ...] = (
     Part("systems", "every system", _systems, ("trace", "heavy"), 16, True, needed=True),
@@ -193,7 +194,15 @@ PARTS: tuple[Part, ...] = (
     Part("arrivals", "arrivals", _arrivals, ("trace", "arrivals"), 3),
     Part("ramps", "ramp styles", _ramps, ("trace", "heavy"), 2, every=True),
     Part("tuner", "threshold search", _study("tuner", PAIR, PAIR), weight=3),
-    Part("live", "live, on the wall clock", _live, ("checkpoint", "data"), 40, True, False),
+    Part(
+        "live",
+        "live, on the wall clock",
+        _live,
+        ("checkpoint", "data", "arrivals"),
+        40,
+        True,
+        False,
+    ),
 )
 """Every part, in the order in which they run."""
 
@@ -204,8 +213,9 @@ def why_not(part: Part, workload: Workload, given: Given) -> str | None:
         return _why_not_live(workload, given)
     if part.name == "ramps" and workload.heavy is None:
         return "no recording with DeeBERT's ramps was named (heavy)"
-    if given.config.quick and not part.every and not given.leads(workload):
-        return "a quick run makes it for the first workload of each kind only"
+    first_only = given.config.sensitivity == "first" and not part.every
+    if first_only and not given.leads(workload):
+        return "it is made for the first workload of each kind only (--sensitivity all)"
     return None
 
 
@@ -220,10 +230,12 @@ def _why_not_live(workload: Workload, given: Given) -> str | None:
 def settings_of(part: Part, workload: Workload, given: Given) -> dict[str, Any]:
     """Settings that a part's result depends on (JSON values)."""
     kept = given.config.as_json()
+    del kept["sensitivity"]  # of which parts there are, not of what they measure
     for name in ("live_rounds", "live_round_s"):
         if part.name != "live":
             del kept[name]
-    named = {name: getattr(workload, name) is not None for name in part.uses}
+    named: dict[str, Any] = {name: getattr(workload, name) is not None for name in part.uses}
+    named |= {"stream": workload.stream, "pace": workload.pace}
     return kept | named | {"versions": {name: version(name) for name in VERSIONS}}
 
 

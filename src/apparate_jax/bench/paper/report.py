@@ -89,6 +89,8 @@ def _workload(given: Given, subject: Subject) -> dict[str, Any]:
         "model": made.model,
         "data": made.workload,
         "rows": len(made),
+        "stream": one.stream,
+        "pace": one.pace,
         "ramps": len(made.ramps),
         "device": made.profile.device,
         "jax": made.profile.jax_version,

@@ -7,6 +7,8 @@ A suite file has a table for each workload; relative paths are relative to the f
     kind = "text"                    # or "images": which of the paper's figures it stands beside
     trace = "traces/imdb.npz"        # made by apparate bench record
     heavy = "traces/imdb-pooler.npz" # optional: the same rows with DeeBERT's ramps
+    stream = "recorded"              # optional: independent (drawn at random) unless it is said
+    pace = "fixed"                   # optional: poisson unless it is said
     arrivals = "azure.csv"           # optional: arrival times, one a row
     checkpoint = "demo/checkpoint"   # optional: the size of the model, and with data a live part
     data = "demo/stream.csv"
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from apparate_jax.bench.recording import Recording
+from apparate_jax.bench.streams import STREAMS
+from apparate_jax.bench.workload import ARRIVALS
 from apparate_jax.errors import ConfigError
 
 KINDS = ("text", "images")
@@ -42,8 +46,13 @@ class Workload:
         kind: One of :data:`KINDS`; None where nobody said: then figures of the paper that are of
             one kind stand beside nothing.
         trace: Its recording.
+        stream: How its rows make a stream, one of :data:`apparate_jax.bench.streams.STREAMS`:
+            ``"recorded"`` where their order matters, as frames of a video.
+        pace: When requests arrive, one of :data:`apparate_jax.bench.workload.ARRIVALS`:
+            ``"fixed"`` as from a camera.
         heavy: The same rows with DeeBERT's ramps, or None.
-        arrivals: Arrival times (CSV), or None.
+        arrivals: Arrival times (CSV), or None: the study of arrivals has them, and the live part
+            takes them instead of its pace.
         checkpoint: Directory of the model with its ramps, or None.
         data: Inputs for a live part, or None; with a checkpoint only.
     """
@@ -51,6 +60,8 @@ class Workload:
     name: str
     kind: str | None
     trace: Path
+    stream: str = "independent"
+    pace: str = "poisson"
     heavy: Path | None = None
     arrivals: Path | None = None
     checkpoint: Path | None = None
@@ -64,6 +75,9 @@ class Workload:
             )
         if self.kind not in (*KINDS, None):
             raise ConfigError(f"{self.name}: kind is {self.kind!r}, expected one of {list(KINDS)}")
+        for key, value, known in (("stream", self.stream, STREAMS), ("pace", self.pace, ARRIVALS)):
+            if value not in known:
+                raise ConfigError(f"{self.name}: {key} is {value!r}, expected one of {list(known)}")
         if self.data is not None and self.checkpoint is None:
             raise ConfigError(
                 f"{self.name} has data but no checkpoint: a live part needs both, name the "
@@ -144,8 +158,8 @@ def _workload(table: Any, file: Path, at: int) -> Workload:
     wrong = {key: value for key, value in table.items() if not isinstance(value, str)}
     if wrong:
         raise ConfigError(f"{what}: {wrong}, expected text between quotes for each")
-    paths = {key: file.parent / table[key] for key in PATHS if key in table}
-    return Workload(table["name"], table["kind"], **paths)
+    given = {key: file.parent / text if key in PATHS else text for key, text in table.items()}
+    return Workload(**given)
 
 
 def suite_of(traces: Sequence[Path]) -> Suite:
