@@ -9,6 +9,7 @@ import pytest
 from apparate_jax.bench.comparison import AGAIN, SYSTEMS, concatenate
 from apparate_jax.bench.live import LiveConfig, run_live
 from apparate_jax.bench.report import Subject, build_report
+from apparate_jax.bench.workload import stretch
 from apparate_jax.errors import ConfigError, DataError, NumericsError, QueueFullError
 from apparate_jax.serve.service import Service, prepare
 from tests.bench import tiny
