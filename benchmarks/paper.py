@@ -1,7 +1,7 @@
 """The paper's evaluation on the project's own workloads: `paper.toml`, as `apparate bench paper`.
 
 Writes results/paper.json, and the report into runs/paper. Workloads without a recording are left
-out (``benchmarks/traces.py`` makes them), and with them whatever else of theirs is not there. The
+out (``benchmarks/traces.py`` makes and measures them), and whatever else is not there. The
 study of arrivals has Azure's conversations too where $APPARATE_DATA/traces/azure_llm_conv.csv is
 there. Words are options of the command: ``benchmarks/paper.py --quick``.
 """
@@ -16,27 +16,42 @@ from typing import Any
 
 from _common import write_result
 from _demo import ROOT
+from _traces_profiles import is_measured
 
-from apparate_jax.bench.paper.suite import PATHS, Suite, Workload, paths_of, read_suite
+from apparate_jax.bench.paper.suite import Suite, Workload, paths_of, read_suite
+from apparate_jax.bench.recording import load
 
 SUITE = Path(__file__).with_name("paper.toml")
 OUT = ROOT / "runs" / "paper"
 ARRIVALS = Path(os.environ.get("APPARATE_DATA", "")) / "traces" / "azure_llm_conv.csv"
+RECORDINGS = ("trace", "heavy")
 FIGURE = ("key", "what", "ours", "paper", "verdict", "reason", "sentence")
+
+
+def missing_of(workload: Workload) -> list[str]:
+    """Keys of what is not there; of recordings, those without latencies too."""
+    return [
+        key
+        for key, path in paths_of(workload).items()
+        if not path.exists() or (key in RECORDINGS and not is_measured(load(path)))
+    ]
 
 
 def there(suite: Suite) -> list[Workload]:
     """The workloads whose recording is there; they keep what else of theirs is."""
     kept = []
     for one in suite.workloads:
-        missing = [key for key, path in paths_of(one).items() if not path.exists()]
+        missing = missing_of(one)
         if "trace" in missing:
-            print(f"{one.name}: left out, there is no {one.trace.name} (benchmarks/traces.py)")
+            what = "is not there" if not one.trace.exists() else "has no latencies yet (--profiles)"
+            print(f"{one.name}: left out, {one.trace.name} {what}: benchmarks/traces.py")
             continue
         if "checkpoint" in missing or "data" in missing:
             missing += ["checkpoint", "data"]
         if missing:
-            print(f"{one.name}: without {', '.join(sorted(set(missing)))}, which is not there")
+            print(
+                f"{one.name}: without {', '.join(sorted(set(missing)))}, not there or no latencies"
+            )
         given = {f.name: getattr(one, f.name) for f in fields(one) if f.name not in missing}
         if one.arrivals is None and ARRIVALS.is_file():
             given["arrivals"] = ARRIVALS
@@ -48,10 +63,13 @@ def as_toml(workloads: list[Workload]) -> str:
     """A suite file, with absolute paths."""
     tables = []
     for one in workloads:
-        lines = ["[[workload]]", f"name = {json.dumps(one.name)}", f"kind = {json.dumps(one.kind)}"]
-        given = {key: path for key, path in paths_of(one).items() if key in PATHS}
-        lines += [f"{key} = {json.dumps(str(path.resolve()))}" for key, path in given.items()]
-        tables.append("\n".join(lines))
+        given = {field.name: getattr(one, field.name) for field in fields(one)}
+        lines = [
+            f"{key} = {json.dumps(str(value.resolve() if isinstance(value, Path) else value))}"
+            for key, value in given.items()
+            if value is not None
+        ]
+        tables.append("\n".join(["[[workload]]", *lines]))
     return "\n\n".join(tables) + "\n"
 
 

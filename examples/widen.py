@@ -95,10 +95,9 @@ def widen(model: Model) -> Model:
     )
 
 
-def difference(one: Model, other: Model, seed: int = 0) -> float:
+def difference(one: Model, other: Model) -> float:
     """Largest difference of two models' logits on random tokens, over the largest logit."""
-    rng = np.random.default_rng(seed)
-    inputs = [rng.integers(s.low, s.high, (BATCH, *s.shape), s.dtype) for s in one.inputs]
+    inputs = one.example_inputs(BATCH)
     ours, theirs = (np.asarray(m.apply(m.params, *inputs)) for m in (one, other))
     return float(np.abs(ours - theirs).max() / np.abs(ours).max())
 
