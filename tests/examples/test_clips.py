@@ -53,6 +53,23 @@ def test_loops_repeat_the_rest_in_another_light(clips, video, tmp_path):
     np.testing.assert_allclose(second, first / 2, atol=3)
 
 
+def test_loops_are_as_high_as_they_are_asked_to_be(clips, video, tmp_path):
+    assert clips.loop(video, 25, tmp_path / "small.mp4", clips.changes(2, 0), height=24) == 10
+    found = frames(tmp_path / "small.mp4")
+    assert found.shape == (10, 24, 32, 3)
+    np.testing.assert_allclose(found[:5].mean(axis=(1, 2, 3)), 20 + 6 * np.arange(25, 30), atol=3)
+
+
+@pytest.mark.parametrize("height", [24, 216, 218, 360, 480])
+def test_what_is_left_of_a_frame_is_as_high_as_it_should_be(clips, height):
+    assert clips.kept(clips.taller(height)) == height
+
+
+def test_loops_from_behind_the_end_are_refused(clips, video, tmp_path):
+    with pytest.raises(ValueError, match="no frame 30"):
+        clips.loop(video, FRAMES, tmp_path / "none.mp4", [clips.Change()])
+
+
 def test_a_change_of_framing_takes_the_part_that_it_says(clips):
     pixels = np.arange(40 * 60 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8)
     corner = clips.changed(pixels, clips.Change(1.0, 1.0, 1.0))

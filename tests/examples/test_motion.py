@@ -35,6 +35,14 @@ def test_the_background_follows_light_that_changes_slowly(motion):
     np.testing.assert_array_equal(np.flatnonzero(states), np.arange(150, 180))
 
 
+@pytest.mark.parametrize("gain", [0.5, 0.7, 1.5])
+def test_an_exposure_that_is_late_to_recover_is_not_something_in_view(motion, gain):
+    grey = scene(frames=160, person=slice(40, 60), level=120).astype(float)
+    grey[45:75] *= gain
+    states = motion.in_view(grey.clip(0, 255).astype(np.uint8))
+    np.testing.assert_array_equal(np.flatnonzero(states), np.arange(40, 60))
+
+
 def test_hysteresis_keeps_its_state_between_the_limits(motion):
     values = np.array([0.0, 0.5, 1.5, 0.5, 0.9, 0.1, 0.5])
     states = motion.hysteresis(values, low=0.2, high=1.0)
