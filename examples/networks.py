@@ -28,8 +28,8 @@ class Start:
 
     Attributes:
         family: Of the model.
-        module: Makes the network.
-        config: Of the network.
+        module: Makes the network of a configuration.
+        config: Of the model.
         params: To begin with.
         frozen: Paths of those that stay as they are.
         optimiser: What suits them, at a rate of 1.
@@ -37,16 +37,18 @@ class Start:
     """
 
     family: Family
-    module: Callable[[], nnx.Module]
+    module: Callable[[Any], nnx.Module]
     config: Any
     params: dict[str, jax.Array]
     frozen: frozenset[str]
     optimiser: optax.GradientTransformation
     rate: float
 
-    def network(self) -> training.Network:
-        """Ready to be trained."""
-        return training.take_apart(self.module, self.params, self.frozen.__contains__)
+    def network(self, dtype: str = "float32") -> training.Network:
+        """Ready to be trained, computing in ``dtype``."""
+        config = replace(self.config, dtype=dtype)
+        frozen = self.frozen.__contains__
+        return training.take_apart(lambda: self.module(config), self.params, frozen)
 
     def trained(self, params: dict[str, jax.Array], **facts: Any) -> Model:
         """The model with what was learnt."""
@@ -61,7 +63,7 @@ def resnet(
     config = RESNET.configure({**fixed, **sizes})
     return Start(
         RESNET,
-        lambda: ResNet(config, nnx.Rngs(0)),
+        lambda config: ResNet(config, nnx.Rngs(0)),
         config,
         RESNET.make(config, seed).params,
         frozenset(),
@@ -78,7 +80,7 @@ def vgg(
     config = VGG.configure(model.source["config"])
     return Start(
         VGG,
-        lambda: VGGClassifier(config, nnx.Rngs(0)),
+        lambda config: VGGClassifier(config, nnx.Rngs(0)),
         config,
         model.params,
         published.in_stacks(model, frozen_stacks),

@@ -9,6 +9,8 @@ import importlib.metadata
 from dataclasses import replace
 from pathlib import Path
 
+import jax.numpy as jnp
+
 from apparate_jax.core import Model
 from apparate_jax.models.state_dict import from_state_dict
 from apparate_jax.models.vgg import VGG, VGGConfig
@@ -41,9 +43,10 @@ def efficientnet(image_size: int) -> Model:
 
 
 def vgg(architecture: str, image_size: int, classes: int, width: int, seed: int) -> Model:
-    """A VGG with published convolutions and a random classifier.
+    """A VGG with published convolutions and a random classifier, whose last layer begins at zero.
 
-    Its dense layers read the grid that the last stack leaves of a picture of this size. vgg-11 has
+    With that all classes are equally likely at first, however large the convolutions' values are.
+    The dense layers read the grid that the last stack leaves of a picture of this size. vgg-11 has
     the first convolutions of each stack of vgg-16: a start for training, no more.
 
     Args:
@@ -57,6 +60,8 @@ def vgg(architecture: str, image_size: int, classes: int, width: int, seed: int)
     sizes = {"image_size": image_size, "grid": min(7, image_size // 32), "classifier_width": width}
     whole = vgg_from_onnx(path, classes=classes, seed=seed, **sizes)
     config = VGG.configure(whole.source["config"])
+    last = "classifier/2/kernel"
+    whole = replace(whole, params={**whole.params, last: jnp.zeros_like(whole.params[last])})
     wanted = VGG.zoo[architecture]["depths"]
     if tuple(wanted) == config.depths:
         return whole

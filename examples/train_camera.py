@@ -213,8 +213,9 @@ def accuracies(
     model: Model, args: argparse.Namespace, states: States, first: int, made: dict[str, Any]
 ) -> dict[str, Any]:
     """How many answers on the rest of the clip, and on the stream, are the label."""
-    rest = Rows(load_data(args.video, model), np.arange(first, len(states)))
-    answers = trained.logits_of(model, rest, "rest of the clip").argmax(axis=1) == 1
+    rest = np.arange(first, len(states))
+    clip = load_data(args.video, model)
+    answers = trained.logits_of(model, clip, "rest of the clip", rest).argmax(axis=1) == 1
     found = {
         "rest_accuracy": round(float((answers == states[first:]).mean()), 4),
         "rest_answer_flips": motion.flips(answers),
@@ -222,26 +223,10 @@ def accuracies(
     if args.stream_minutes is None:
         return found
     rows = np.unique(np.linspace(0, made["frames"] - 1, SHOWN).round().astype(np.int64))
-    shown = Rows(load_data(args.stream, model), rows)
-    answers = trained.logits_of(model, shown, "stream").argmax(axis=1) == 1
+    stream = load_data(args.stream, model)
+    answers = trained.logits_of(model, stream, "stream", rows).argmax(axis=1) == 1
     expected = np.tile(states[first:], made["loops"])[rows]
     return {**found, "stream_accuracy": round(float((answers == expected).mean()), 4)}
-
-
-class Rows:
-    """Some rows of a data set, in order, as a data set."""
-
-    def __init__(self, data: Any, rows: NDArray[np.int64]) -> None:
-        self._data, self._rows = data, rows
-        self.name, self.labels = data.name, None
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def rows(self, start: int, stop: int) -> tuple[NDArray[Any], ...]:
-        """Rows ``start`` to ``stop`` of those chosen."""
-        each = [self._data.rows(int(row), int(row) + 1)[0] for row in self._rows[start:stop]]
-        return (np.concatenate(each),)
 
 
 def parse() -> argparse.Namespace:

@@ -100,7 +100,7 @@ def train(
     def draw(rows: NDArray[np.int64], rng: np.random.Generator) -> Pixels:
         return augment(images[rows], rng)
 
-    params, done = training.train(start.network(), model.image, draw, labels, recipe)
+    params, done = training.train(start.network(recipe.dtype), model.image, draw, labels, recipe)
     return replace(model, params=params), done
 
 
@@ -132,7 +132,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--small-stem", action="store_true", help="ResNets: 15 times the work, more accurate"
     )
-    parser.add_argument("--mixed", action="store_true", help="compute in bfloat16, for GPUs")
+    parser.add_argument("--mixed", action="store_true", help="compute in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     for part in ("train", "test"):

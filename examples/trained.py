@@ -35,14 +35,21 @@ def data_file(parser: argparse.ArgumentParser, option: str, given: Path | None, 
     return path
 
 
-def logits_of(model: Model, data: Dataset, what: str) -> NDArray[np.float32]:
-    """Answers of a model to every row of a data set: f32[rows, classes]."""
+def logits_of(
+    model: Model, data: Dataset, what: str, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Answers of a model to every row of a data set, or to some in order: f32[rows, classes]."""
     apply = jax.jit(model.apply)
     found = []
+    chosen = np.arange(len(data)) if rows is None else rows
     with Progress() as progress:
-        task = progress.add_task(what, total=len(data))
-        for start in range(0, len(data), BATCH):
-            (images,) = data.rows(start, start + BATCH)
+        task = progress.add_task(what, total=len(chosen))
+        for start in range(0, len(chosen), BATCH):
+            some = chosen[start : start + BATCH]
+            if some[-1] - some[0] == len(some) - 1:
+                (images,) = data.rows(int(some[0]), int(some[-1]) + 1)
+            else:
+                images = np.concatenate([data.rows(int(i), int(i) + 1)[0] for i in some])
             # The last batch is filled up: another shape would be another compilation.
             filled = np.resize(images, (BATCH, *images.shape[1:]))
             found.append(np.asarray(apply(model.params, filled))[: len(images)])
