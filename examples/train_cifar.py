@@ -96,6 +96,7 @@ def train(
         "bfloat16" if args.mixed else "float32",
     )
     model = start.trained({}, name=f"{args.architecture}-cifar10", labels=LABELS)
+    assert model.image is not None
 
     def draw(rows: NDArray[np.int64], rng: np.random.Generator) -> Pixels:
         return augment(images[rows], rng)
