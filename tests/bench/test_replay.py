@@ -21,6 +21,7 @@ from tests.bench import tiny
 VANILLA = fixed(ExitPlan())
 BOTH = ExitPlan((0, 2), (0.1, 0.1))
 ONE = ReplayConfig(EngineConfig(max_in_flight=1))
+AT_ONCE = ReplayConfig(EngineConfig(defer=0), always)
 
 
 def ms(*times):
@@ -82,10 +83,37 @@ def test_answers_leave_as_their_ramp_completes_by_hand():
     np.testing.assert_allclose(made.batches.finished_s, ms(11, 111, 211, 311))
 
 
-def test_early_answers_do_not_free_the_device():
+def test_early_answers_do_not_free_the_device_where_nothing_is_deferred():
     stream = errors(*[[0.0, 0.0, 0.0]] * 3)
-    made = replay(stream, fixed(BOTH), ms(0, 1, 2), ReplayConfig(load_policy=always))
+    made = replay(stream, fixed(BOTH), ms(0, 1, 2), AT_ONCE)
     np.testing.assert_allclose(made.answers.latency_ms, [3, 13, 23])
+
+
+def test_the_rest_of_an_answered_batch_lets_others_go_before_it_by_hand():
+    """Behind the last ramp, 8 ms after its start; the stage there takes 3 ms."""
+    shown, stream = [], errors(*[[0.0, 0.0, 0.0]] * 3)
+    config = ReplayConfig(load_policy=always)
+    made = replay(stream, script(BOTH, shown=shown), ms(0, 1, 2), config)
+    np.testing.assert_allclose(made.answers.latency_ms, [3, 10, 17])
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 8, 16))
+    np.testing.assert_allclose(made.batches.finished_s, ms(27, 30, 33))
+    assert len(shown) == 3
+
+
+def test_who_is_not_answered_goes_on_at_once():
+    stream = errors([0.0, 0.9, 0.9], [0.9, 0.9, 0.9], [0.0, 0.9, 0.9])
+    made = replay(stream, fixed(BOTH), ms(0, 1, 2), ReplayConfig(load_policy=always))
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 8, 19))
+    np.testing.assert_allclose(made.answers.latency_ms, [3, 18, 20])
+
+
+def test_a_deferred_batch_is_due_after_so_many_others():
+    stream = errors(*[[0.0, 0.0, 0.0]] * 4)
+    config = ReplayConfig(EngineConfig(defer=1), always)
+    made = replay(stream, fixed(BOTH), ms(0, 1, 9, 17), config)
+    # the third waits for what is left of the first, 3 ms, and the fourth for that of the second
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 8, 19, 30))
+    np.testing.assert_allclose(made.batches.finished_s, ms(19, 30, 41, 44))
 
 
 def test_right_is_what_the_ramp_said():
@@ -108,7 +136,7 @@ def test_ramps_stay_out_of_a_saturated_queue():
 def test_a_shadow_batch_holds_up_the_next_one():
     shown = []
     plan = replace(BOTH, shadow_every=2)
-    made = replay(tiny.recording(), script(plan, shown=shown), ms(0, 100, 101, 102))
+    made = replay(tiny.recording(), script(plan, shown=shown), ms(0, 100, 101, 102), AT_ONCE)
     np.testing.assert_array_equal(made.batches.shadow, [False, True, False, True])
     # stages alone take 10 ms, no more than the whole: what is added is the head at site 1
     assert LatencyModel(tiny.STREAM).shadow_ms((0, 2), 1) == pytest.approx(0.2)
@@ -144,7 +172,7 @@ def test_control_takes_its_time():
 def test_a_batch_of_an_older_set_does_not_exit():
     stream = errors(*[[0.0, 0.0, 0.0]] * 3)
     plans = ExitPlan((0, 2), (0.5, 0.5)), ExitPlan((1,), (0.5,))
-    made = replay(stream, script(*plans), ms(0, 1, 2), ReplayConfig(load_policy=always))
+    made = replay(stream, script(*plans), ms(0, 1, 2), AT_ONCE)
     # the second batch was formed with the old set and released under the new one
     np.testing.assert_array_equal(made.answers.exits, [0, 3, 1])
 
@@ -160,7 +188,7 @@ def test_the_controller_sees_every_batch_as_it_was():
     shown = []
     stream = errors([0.05, 0.5, 0.05], [0.5, 0.5, 0.05], [0.5, 0.5, 0.5])
     replay(stream, script(BOTH, shown=shown), ms(0, 1, 1), ONE)
-    first, second = shown
+    second, first = sorted(shown, key=lambda seen: -seen.shape)
     assert (first.sites, first.shape, second.shape) == ((0, 2), 1, 2)
     np.testing.assert_array_equal(first.exits, [0])
     np.testing.assert_array_equal(second.exits, [1, 2])
@@ -249,10 +277,17 @@ def reference(stream, plan, times, config):
     """The engine with a plan that never changes, request by request and as plainly as can be."""
     latency, sizes = LatencyModel(stream.profile), LatencyModel(stream.profile).batches
     waiting, ends, out, cap = list(range(len(times))), [], {}, plan.exit_cap
-    since = left = 0
-    fill = 0.0
+    since = left = begun = 0
+    fill = free = 0.0
+    rests = []  # of deferred batches: begun before it, at once, in pieces, whether a piece was run
+    opens = any(threshold > 0 for threshold in plan.thresholds)
     while waiting:
         slot = ends[-config.engine.max_in_flight] if len(ends) >= config.engine.max_in_flight else 0
+        while rests and max(slot, free) < times[waiting[0]]:
+            rests[0][3] = True
+            slot = free = max(slot, free) + rests[0][2].pop(0)
+            if not rests[0][2]:
+                rests.pop(0)
         at = max(slot, times[waiting[0]])
         there = [i for i in waiting if times[i] <= at]
         take, shape = batch_shape(len(there), sizes)
@@ -261,7 +296,11 @@ def reference(stream, plan, times, config):
         fill = next_fill(fill, take, sizes[-1])
         sites = config.load_policy(plan, Load(take, behind, sizes[-1], fill))
         since += 1
-        start = max([at, *ends[-1:]])
+        begun += 1
+        start = max(at, free)
+        while rests and begun - rests[0][0] > config.engine.defer:
+            _, whole, pieces, partly = rests.pop(0)
+            start += sum(pieces) if partly else whole
         after = np.maximum.accumulate(latency.answers_ms(sites, shape)) / 1e3
         for position, site in enumerate(sites if sites == plan.sites else ()):
             for i in batch:
@@ -275,8 +314,20 @@ def reference(stream, plan, times, config):
             out.setdefault(i, (end, len(stream.site_names)))
         quiet = behind == 0 or since >= 4 * plan.shadow_every
         if plan.shadow_every and since >= plan.shadow_every and behind < sizes[-1] and quiet:
-            since, end = 0, end + latency.shadow_ms(sites, shape) / 1e3
-        ends.append(end)
+            since, more = 0, latency.shadow_ms(sites, shape) / 1e3
+            end += more
+        else:
+            more = None
+        free = end
+        answered = all(out[i][1] < len(stream.site_names) for i in batch)
+        if config.engine.defer and sites and opens and answered:
+            free = start + after[-2]
+            stages = [stage / 1e3 for stage in latency.pieces_ms(sites, shape)]
+            stages += [] if more is None else [more]
+            size = -(-len(stages) // 4)
+            pieces = [sum(stages[k : k + size]) for k in range(0, len(stages), size)]
+            rests.append([begun, end - free, pieces, False])
+        ends.append(free)
     released, sites = zip(*(out[i] for i in range(len(times))), strict=True)
     return np.asarray(released), np.asarray(sites)
 
@@ -293,8 +344,9 @@ plans = st.builds(
 )
 gaps = st.lists(st.sampled_from([0.0, 0.0005, 0.003, 0.007, 0.0111, 0.03]), min_size=1, max_size=90)
 configs = st.builds(
-    lambda count, policy: ReplayConfig(EngineConfig(max_in_flight=count), policy),
+    lambda count, defer, policy: ReplayConfig(EngineConfig(count, defer=defer), policy),
     st.integers(1, 3),
+    st.sampled_from([0, 1, 8]),
     st.sampled_from([always, by_worth]),
 )
 
@@ -321,7 +373,12 @@ def test_what_must_hold_under_any_policy(choices, gaps, config, delay_ms, first_
     assert len(answers.latency_ms) == batches.size.sum() == len(times)
     assert (answers.latency_ms > 0).all(), "nobody is answered before arriving"
     assert (batches.started_s >= batches.formed_s).all()
-    assert (batches.started_s[1:] >= batches.finished_s[:-1]).all(), "one after another"
+    if config.engine.defer == 0:
+        assert (batches.started_s[1:] >= batches.finished_s[:-1]).all(), "one after another"
+    assert (np.diff(batches.started_s) >= 0).all()
+    later = np.arange(len(batches.size)) + config.engine.defer + 1
+    last = np.append(batches.started_s, np.inf)[np.minimum(later, len(batches.size))]
+    assert (batches.finished_s <= last + 1e-9).all(), "so many go before it, and no more"
     inside = np.repeat(batches.finished_s, batches.size) - made.released_s
     assert (inside > -1e-9).all(), "every batch runs to its end"
     assert (batches.size <= batches.shape).all() and set(batches.shape) <= {1, 2, 4}

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from apparate_jax.graph import Program, trace
 from apparate_jax.models import from_function
 from apparate_jax.ramps.heads import Ramp
 from apparate_jax.serve.programs import Programs
+from apparate_jax.serve.route import Segment
 
 WIDTH, CLASSES = 6, 3
 
@@ -68,6 +70,15 @@ def programs(model: Model, batch_sizes: tuple[int, ...] = (1, 2, 4), **options: 
     """Programs of a model with a ramp at every site, nothing compiled yet."""
     program = trace(model.apply, model.params, *model.example_inputs(2))
     return Programs(program, model, ramps(program), batch_sizes, **options)
+
+
+def broken(segment: Segment) -> Segment:
+    """A program that the device fails to run."""
+
+    def call(*arguments: Any) -> Any:
+        raise ValueError("the device is gone")
+
+    return replace(segment, call=call)
 
 
 def example(seed: int = 0) -> dict[str, np.ndarray]:

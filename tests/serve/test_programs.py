@@ -76,7 +76,7 @@ def test_the_background_compiler_swaps_merged_programs_in():
     assert made.route((0,), 1).merged
     before = [
         unpack_answer(np.asarray(a))
-        for a in made._atomic_route((0,), 1).dispatch(made.ramp_params, made.example_inputs(1))
+        for a in made.atomic_route((0,), 1).dispatch(made.ramp_params, made.example_inputs(1))
     ]
     for one, other in zip(_run(made, (0,), 1), before, strict=True):
         np.testing.assert_allclose(unpack_answer(one)[2], other[2], atol=1e-5)

@@ -68,6 +68,10 @@ class Queue(Protocol):
         """
         ...
 
+    def coming_s(self, from_s: float) -> float:
+        """From when on somebody waits, ``from_s`` if somebody does then; infinite if never."""
+        ...
+
     def begin(self, formed: Formed, plan: Sites, ran: Sites, end_s: float, *, shadow: bool) -> None:
         """What the batch runs, and when it will really have ended."""
         ...
@@ -144,6 +148,11 @@ class Stretches:
         self._head = first + size
         return Formed(range(first, self._head), shape, formed_s, waiting - size)
 
+    def coming_s(self, from_s: float) -> float:
+        """From when on somebody waits."""
+        left = self._head < len(self._arrivals)
+        return max(from_s, self._arrivals[self._head]) if left else math.inf
+
     def begin(self, formed: Formed, plan: Sites, ran: Sites, end_s: float, *, shadow: bool) -> None:
         """Nobody asks what is on the device."""
 
@@ -184,7 +193,7 @@ class Lined:
         at_s = free_s
         while True:
             self._arrive(at_s, sites)
-            coming_s = self._coming_s()
+            coming_s = self._next_s()
             if not self._line.count:
                 if coming_s == math.inf:
                     return None
@@ -198,18 +207,22 @@ class Lined:
             if len(members):
                 return Formed(members, decision.shape, at_s, self._line.count)
 
+    def coming_s(self, from_s: float) -> float:
+        """From when on somebody waits."""
+        return from_s if self._line.count else max(from_s, self._next_s())
+
     def begin(self, formed: Formed, plan: Sites, ran: Sites, end_s: float, *, shadow: bool) -> None:
         """What is on the device, by the profile, and when it really ends."""
         self._ends.append(end_s)
         self._forecast.begin(formed.formed_s, len(formed.members), plan, ran, shadow=shadow)
 
-    def _coming_s(self) -> float:
+    def _next_s(self) -> float:
         left = self._next < len(self._entries)
         return self._entries[self._next].arrived_s if left else math.inf
 
     def _arrive(self, until_s: float, sites: Sites) -> None:
         """Everybody who comes until then."""
-        while self._coming_s() <= until_s:
+        while self._next_s() <= until_s:
             entry = self._entries[self._next]
             self._next += 1
             self._pass(entry.arrived_s)

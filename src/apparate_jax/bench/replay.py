@@ -6,8 +6,8 @@ what a batch holds is decided by the engine's batching policy when a slot is fre
 that wait then (:mod:`apparate_jax.bench.forming`), and the device runs batches one after another. A
 ramp's answer is there ``LatencyModel.answers_ms`` after the device took the batch up. Whoever's
 recorded error is below the threshold in force at that moment leaves there; the controller sees the
-batch once it has run to its end. A shadow batch runs the other heads after its own answers have
-left, and the next batch waits for them.
+batch once it has run to its end, which of a deferred one is later. A shadow batch runs the other
+heads after its own answers have left, and the next batch waits for them unless it is deferred.
 
 Two more things of the profile are measured, not assumed: what handling by the engine adds before
 an idle device can begin (while it is busy, that is hidden behind the batch before), and how single
@@ -24,7 +24,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,19 +33,18 @@ from apparate_jax.bench.comparison import Answers, Decisions
 from apparate_jax.bench.forming import Formed, Members, Queue, queue_of, refused_of
 from apparate_jax.bench.leaving import Stream
 from apparate_jax.bench.recording import Recording
+from apparate_jax.bench.replay_batch import Batch, Kind, Rest, Seen, Sites, pieces_of
 from apparate_jax.bench.replay_config import Pace, ReplayConfig
 from apparate_jax.bench.replay_result import Batches, PlanChange, ReplayResult
 from apparate_jax.bench.workload import Times
 from apparate_jax.control.interface import Controller, Observation, Shadow
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import Load, next_fill, shadow_due
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError
+from apparate_jax.serve.choice import Chooser
 from apparate_jax.serve.engine_config import BatchingConfig
 
 __all__ = ["Pace", "ReplayConfig", "replay", "saturate"]
-
-Sites = tuple[int, ...]
 
 
 def replay(
@@ -111,32 +110,6 @@ def saturate(
     return replay(recording, controller, np.zeros(requests), unbounded, latency)
 
 
-class Kind(NamedTuple):
-    """Batches of one set of ramps and one shape.
-
-    Attributes:
-        number: Of the kind.
-        answers_s: From start to each answer, in the median: ascending seconds, the end last.
-        spread: Factors of single runs, each as likely as the others.
-    """
-
-    number: int
-    answers_s: tuple[float, ...]
-    spread: tuple[float, ...]
-
-
-@dataclass(slots=True)
-class _Batch:
-    """One batch: its requests as the queue gave them, the ramps it runs, and when."""
-
-    formed: Formed
-    size: int
-    sites: Sites
-    shadow: bool
-    start_s: float = 0.0
-    end_s: float = 0.0
-
-
 @dataclass(slots=True)
 class _Run:
     """The state of a replay. Mutable; everything it calls is pure."""
@@ -152,17 +125,17 @@ class _Run:
     due: deque[PlanChange] = field(default_factory=deque)
     slots: deque[float] = field(default_factory=deque)
     free_s: float = -math.inf
-    since: int = 0
-    fill: float = 0.0
     left: int = 0
-    batches: list[tuple[float, float, float, int, int, bool]] = field(default_factory=list)
+    deferred: deque[Rest] = field(default_factory=deque)
+    batches: list[list[Any]] = field(default_factory=list)
     members: list[Members] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
-    largest: int = 0
     offsets: dict[tuple[Sites, int], Kind] = field(default_factory=dict)
     draws: list[float] = field(default_factory=list)
     handling_s: float = 0.0
+    defer: int = 0
+    chooser: Chooser = field(init=False)
     exits: list[NDArray[np.int32]] = field(default_factory=list)
     changes: list[PlanChange] = field(default_factory=list)
     events: list[tuple[float, str]] = field(default_factory=list)
@@ -171,13 +144,15 @@ class _Run:
     def __post_init__(self) -> None:
         self.state = self.controller.init()
         self.plan = self.decided = self.controller.plan(self.state)
-        self.slots.extend([0.0] * self.config.engine.max_in_flight)
-        self.largest = self.latency.batches[-1]
+        engine = self.config.engine
+        self.slots.extend([0.0] * engine.max_in_flight)
+        self.defer = engine.deferrals
+        self.chooser = Chooser(engine, self.config.load_policy, self.latency.batches[-1])
         self.handling_s = self.latency.profile.handling_ms / 1e3
 
     def step(self) -> bool:
         """Form the next batch, run it, and let the controller see it; False if there is none."""
-        formed = self.queue.form(self.slots.popleft(), self.plan.sites)
+        formed = self.queue.form(self._use_time(self.slots.popleft()), self.plan.sites)
         if formed is None:
             return False
         batch = self._make_batch(formed)
@@ -206,30 +181,63 @@ class _Run:
         self.kinds.append(kind)
         self.members.append(members)
         self.batches.append(
-            (formed.formed_s, batch.start_s, finish_s, batch.size, formed.shape, batch.shadow)
+            [formed.formed_s, batch.start_s, finish_s, batch.size, formed.shape, batch.shadow]
         )
-        self._observe(batch, stretch.errors[rows], stretch.agrees[rows], exits)
+        seen = Seen(batch, stretch.errors[rows], stretch.agrees[rows], exits)
+        if batch.holds and int(exits.max()) < len(batch.sites):
+            self._defer(seen, offsets)
+        else:
+            self.free_s = batch.end_s
+            self._observe(seen)
+        self.slots.append(self.free_s)
         return True
 
-    def _make_batch(self, formed: Formed) -> _Batch:
+    def _defer(self, seen: Seen, offsets: Sequence[float]) -> None:
+        """Everybody is answered: the device is free, and the rest of the batch has time."""
+        batch, factor = seen.batch, self.factors[-1]
+        self.free_s = batch.start_s + offsets[-2]
+        stages_ms = self.latency.pieces_ms(batch.sites, batch.formed.shape)
+        stages_s = [ms / 1e3 * factor for ms in stages_ms]
+        if batch.shadow:
+            stages_s.append(batch.end_s - batch.start_s - offsets[-1])
+        whole_s = batch.end_s - self.free_s
+        self.deferred.append(Rest(len(self.kinds), whole_s, pieces_of(stages_s), seen))
+        seen.number = len(self.batches) - 1
+
+    def _use_time(self, slot_s: float) -> float:
+        """Run pieces of deferred batches while nobody waits; when the next batch may be formed."""
+        at_s = max(slot_s, self.free_s)
+        if not self.deferred or at_s >= (coming_s := self.queue.coming_s(slot_s)):
+            return slot_s
+        while self.deferred and at_s < coming_s:
+            at_s = self.free_s = at_s + self.deferred[0].run_piece()
+            if not self.deferred[0].pieces_s:
+                self._end(self.deferred.popleft(), at_s)
+        return at_s
+
+    def _end(self, rest: Rest, at_s: float) -> None:
+        """A deferred batch has run to its end."""
+        rest.seen.batch.end_s = self.batches[rest.seen.number][2] = at_s
+        self._observe(rest.seen)
+
+    def _make_batch(self, formed: Formed) -> Batch:
         """Which ramps it runs, by the load that it sees."""
         self._apply(formed.formed_s)
-        largest, size, waiting = self.largest, len(formed.members), formed.waiting
-        self.fill = next_fill(self.fill, size, largest)
-        sites = self.config.load_policy(self.plan, Load(size, waiting, largest, self.fill))
-        self.since += 1
-        shadow = shadow_due(self.since, self.plan.shadow_every, waiting, largest)
-        if shadow and waiting and self.config.engine.batching.timed:
-            shadow = False  # as the engine: it would hold up requests that were promised an answer
-        if shadow:
-            self.since = 0
-        return _Batch(formed, size, sites, shadow)
+        size = len(formed.members)
+        sites, shadow, holds = self.chooser.next(self.plan, size, formed.waiting)
+        return Batch(formed, size, sites, shadow, holds)
 
-    def _run(self, batch: _Batch) -> tuple[int, list[float]]:
+    def _run(self, batch: Batch) -> tuple[int, list[float]]:
         """Run a batch: its kind, and from its start to each answer in seconds."""
         shape, formed_s, pace = batch.formed.shape, batch.formed.formed_s, self.config.pace
         kind, medians, spread = self._offsets(batch.sites, shape)
-        batch.start_s = start_s = max(formed_s + self.handling_s, self.free_s)
+        start_s = max(formed_s + self.handling_s, self.free_s)
+        begun = len(self.kinds) + 1
+        while self.deferred and begun - self.deferred[0].begun > self.defer:
+            rest = self.deferred.popleft()
+            start_s = self.free_s = start_s + rest.left_s
+            self._end(rest, start_s)
+        batch.start_s = start_s
         if pace is None:
             draw = int(self.draws[len(self.kinds)] * len(spread))
             factor = spread[draw] * self.latency.rest_factor((start_s - self.free_s) * 1e3)
@@ -237,8 +245,7 @@ class _Run:
             factor = pace.at(start_s)
         offsets = [after_s * factor for after_s in medians]
         shadow_s = self.latency.shadow_ms(batch.sites, shape) / 1e3 if batch.shadow else 0.0
-        batch.end_s = self.free_s = start_s + offsets[-1] + shadow_s
-        self.slots.append(batch.end_s)
+        batch.end_s = start_s + offsets[-1] + shadow_s
         self.factors.append(factor)
         self.queue.begin(
             batch.formed, self.plan.sites, batch.sites, batch.end_s, shadow=batch.shadow
@@ -255,7 +262,7 @@ class _Run:
             self.offsets[sites, shape] = known
         return known
 
-    def _settled(self, batch: _Batch, finish_s: float) -> bool:
+    def _settled(self, batch: Batch, finish_s: float) -> bool:
         """Whether one set of thresholds is in force from its first answer to its last."""
         plan = self.plan
         return (
@@ -265,7 +272,7 @@ class _Run:
         )
 
     def _leave(
-        self, batch: _Batch, offsets: Sequence[float], errors: NDArray[np.float32]
+        self, batch: Batch, offsets: Sequence[float], errors: NDArray[np.float32]
     ) -> NDArray[np.int32]:
         """Where each request leaves: ramp by ramp, with the plan in force at its answer."""
         ramps = len(batch.sites)
@@ -288,16 +295,12 @@ class _Run:
         while self.due and self.due[0].at_s <= at_s:
             self.plan = self.due.popleft().plan
 
-    def _observe(
-        self,
-        batch: _Batch,
-        errors: NDArray[np.float32],
-        agrees: NDArray[np.bool_],
-        exits: NDArray[np.int32],
-    ) -> None:
+    def _observe(self, seen: Seen) -> None:
+        batch = seen.batch
         shadow = self._shadow(batch.formed.members) if batch.shadow else None
-        seen = Observation(batch.sites, errors, agrees, exits, batch.formed.shape, 0, shadow)
-        plan, self.state, info = self.controller.update(self.state, seen)
+        shape = batch.formed.shape
+        told = Observation(batch.sites, seen.errors, seen.agrees, seen.exits, shape, 0, shadow)
+        plan, self.state, info = self.controller.update(self.state, told)
         self.decisions.count(plan, info)
         if info.events:
             self.events.extend((batch.end_s, event) for event in info.events)

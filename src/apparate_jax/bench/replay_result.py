@@ -99,7 +99,8 @@ class ReplayResult(NamedTuple):
         Raises:
             ConfigError: There were fewer than two batches.
         """
-        finished, size = self.batches.finished_s, self.batches.size
+        order = np.argsort(self.batches.finished_s, kind="stable")
+        finished, size = self.batches.finished_s[order], self.batches.size[order]
         if len(finished) < 2:
             raise ConfigError(
                 f"{size.sum()} requests made {len(finished)} batch, too few for a throughput: "

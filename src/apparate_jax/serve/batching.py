@@ -35,6 +35,8 @@ from apparate_jax.serve.policies import (
 
 __all__ = ["Request", "RequestQueue", "Taken", "batch_shape"]
 
+NOBODY = Decision(0, (), 0)
+"""Of an empty queue: until somebody comes."""
 Look = Callable[[float], tuple[Device, Timing]]
 """``look(now_s)``: the device, and how long batches take."""
 Taken = tuple[list["Request"], int]
@@ -150,27 +152,36 @@ class RequestQueue:
         if not admit(self._line, request, now_s, device, timing):
             raise _unreachable(request, now_s, len(self._line), len(device.ends_s))
 
-    def take(self) -> Taken | None:
+    def take(self, has_time: Callable[[], bool] = lambda: False) -> Taken | None:
         """Wait for the next batch; None once the queue is closed and empty.
 
         Requests whose future was cancelled are dropped.
+
+        Args:
+            has_time: Whether there is something else to do while no batch leaves: then an empty
+                one is given back. Asked again after :meth:`wake`.
         """
         while True:
             with self._changed:
-                if not len(self._line):
-                    if self._closed:
-                        return None
-                    self._changed.wait()
-                    continue
+                if not len(self._line) and self._closed:
+                    return None
                 now_s = self._clock()
-                decision = self._form(now_s)
+                decision = self._form(now_s) if len(self._line) else NOBODY
                 if not decision.size:
-                    self._changed.wait(decision.until_s - now_s)
+                    if has_time():
+                        return [], 0
+                    left_s = decision.until_s - now_s
+                    self._changed.wait(left_s if left_s < math.inf else None)
                     continue
                 leaving = self._line.pop(decision.size)
             taken = self._begin(leaving, decision, now_s)
             if taken is not None:
                 return taken
+
+    def wake(self) -> None:
+        """Let :meth:`take` look again whether there is something else to do."""
+        with self._changed:
+            self._changed.notify_all()
 
     def poll(self, now_s: float) -> Taken | float:
         """The batch that leaves now, or until when none does (infinite: until somebody comes).

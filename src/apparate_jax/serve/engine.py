@@ -1,12 +1,14 @@
 """The engine: batches in, answers out as their ramps complete, every input run to its end.
 
-Two threads. The **dispatcher** forms a batch of fixed shape, hands it over and queues all of its
-programs on the device at once (JAX dispatch is asynchronous). The **releaser** waits for each
-packed answer in turn; whoever's error is below the ramp's threshold gets its answer there and then,
-the rest goes on; at the end every input has the original model's answer too, and the batch's record
-goes to the observer. At most ``max_in_flight`` batches are on the device: two keep it busy. A
-**shadow batch** also runs the heads of the inactive ramps, on values that it computed anyway, once
-its own answers have left.
+Two threads. The **dispatcher** forms a batch of fixed shape, hands it over and queues its programs
+on the device, up to the last ramp's at once (JAX dispatch is asynchronous). The **releaser** waits
+for each packed answer in turn; whoever's error is below the ramp's threshold gets its answer there
+and then. Behind the last ramp the rest of the batch is queued at once if anybody waits for it, and
+deferred if everybody is answered (:mod:`apparate_jax.serve.deferral`); at the end every input has
+the original model's answer too, and the batch's record goes to the observer. At most
+``max_in_flight`` batches with unanswered requests are on the device: two keep it busy. A **shadow
+batch** also runs the heads of the inactive ramps, on values that it computed anyway, once its own
+answers have left.
 
 With an empty plan this is the vanilla server: the same engine with one stage.
 
@@ -26,17 +28,19 @@ import jax
 from numpy.typing import NDArray
 
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import Load, LoadPolicy, always, next_fill, shadow_due
+from apparate_jax.control.load import LoadPolicy, always
 from apparate_jax.core import Answer, ExitPlan, Model, Site
-from apparate_jax.errors import ApparateError, ConfigError, EngineClosedError, RequestError
+from apparate_jax.errors import ApparateError, EngineClosedError, RequestError
 from apparate_jax.serve.batching import Request, RequestQueue
+from apparate_jax.serve.choice import Chooser
+from apparate_jax.serve.deferral import Deferral, queue_ramps, queue_rest, run_piece
 from apparate_jax.serve.engine_config import BatchingConfig, EngineConfig
-from apparate_jax.serve.in_flight import InFlight, padded
+from apparate_jax.serve.in_flight import InFlight, padded, told
 from apparate_jax.serve.inputs import Inputs
 from apparate_jax.serve.policies import Device, Timing
 from apparate_jax.serve.programs import Programs
 from apparate_jax.serve.release import Observer, Release
-from apparate_jax.serve.timing import Forecast
+from apparate_jax.serve.timing import forecast_of
 
 __all__ = ["BatchingConfig", "Engine", "EngineConfig", "Observer"]
 
@@ -74,33 +78,21 @@ class Engine:
         self._programs = programs
         self._config = config or EngineConfig()
         self._plan = plan or ExitPlan()
-        self._load_policy = load_policy
+        self._chooser = Chooser(self._config, load_policy, programs.batch_sizes[-1])
         self._clock = clock
         self._inputs = Inputs(self.model)
         self._release = Release(self.sites, programs.ramps, lambda: self._plan, observer, clock)
-        self._forecast = self._make_forecast(latency)
+        self._forecast = forecast_of(self._config, programs.batch_sizes, latency)
         self._queue = self._make_queue()
         self._slots = threading.Semaphore(self._config.max_in_flight)
+        self._deferral = Deferral(self._config.deferrals)
         self._in_flight: queue.SimpleQueue[InFlight | None] = queue.SimpleQueue()
-        self._since_shadow = 0  # batches
-        self._fill = 0.0  # of the last batches
         self._open = 0
         self._idle = threading.Condition()
         self._due_after_s = self._config.batching.due_after_s
         self._default_level = self._config.batching.default_priority
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
-
-    def _make_forecast(self, latency: LatencyModel | None) -> Forecast:
-        batching = self._config.batching
-        if not batching.timed:
-            latency = None
-        elif latency is None:
-            raise ConfigError(
-                f"batching by {batching.policy!r} goes by the measured profile: give latency="
-            )
-        limit = self._config.max_in_flight
-        return Forecast(self._programs.batch_sizes, limit, latency, batching.slo_quantile)
 
     def _make_queue(self) -> RequestQueue:
         batching = self._config.batching
@@ -163,7 +155,7 @@ class Engine:
             self._programs.route(plan.sites, batch)  # raises where it cannot run
         self._plan = plan
         if changed:
-            self._programs.prepare(plan.sites, self._is_behind).add_done_callback(_log_failure)
+            self._programs.prepare(plan.sites, self._is_behind)
 
     def _is_behind(self) -> bool:
         """Whether a whole further batch waits: batches then run without ramps anyway."""
@@ -288,18 +280,39 @@ class Engine:
 
     def _ended(self, batch: InFlight) -> None:
         self._forecast.end(self._clock())
+        self._deferral.end(batch)
         self._leave(len(batch.requests))
-        self._slots.release()
+        if not batch.deferred:
+            self._slots.release()
+            self._queue.wake()
 
     def _dispatch_loop(self) -> None:
         try:
             while self._slots.acquire():
-                taken = self._queue.take()
+                taken = self._queue.take(self._deferral.has_time)
                 if taken is None:
                     return
-                self._hand_over(*taken)
+                if taken[0]:
+                    self._hand_over(*taken)
+                else:
+                    self._slots.release()
+                    self._use_time()
         finally:
+            for batch in self._deferral.drain():
+                self._finish(batch)
             self._in_flight.put(None)  # however this ended: no batch follows
+
+    def _use_time(self) -> None:
+        """Run a piece of the oldest deferred batch, for nobody waits."""
+        batch = self._deferral.oldest()
+        if run_piece(batch, self._programs):
+            self._deferral.take(batch)
+            self._in_flight.put(batch)
+
+    def _finish(self, batch: InFlight) -> None:
+        """Queue all that is left of a deferred batch."""
+        queue_rest(batch)
+        self._in_flight.put(batch)
 
     def _hand_over(self, requests: list[Request], shape: int) -> None:
         try:
@@ -316,24 +329,16 @@ class Engine:
         try:
             self._dispatch(batch)
         except BaseException as error:
-            batch.answers.put(_told(error))
+            batch.answers.put(told(error))
             if not isinstance(error, Exception):
                 raise
 
     def _make_batch(self, requests: list[Request], shape: int) -> InFlight:
-        """Which ramps it runs, by the load that it sees."""
-        plan, waiting, largest = self._plan, self.waiting, self._programs.batch_sizes[-1]
-        self._fill = next_fill(self._fill, len(requests), largest)
-        sites = self._load_policy(plan, Load(len(requests), waiting, largest, self._fill))
-        self._since_shadow += 1
-        shadow = shadow_due(self._since_shadow, plan.shadow_every, waiting, largest)
-        if shadow and waiting and self._config.batching.timed:
-            shadow = False  # it would hold up requests that were promised an answer in time
-        if shadow:
-            self._since_shadow = 0
-        now_s = self._clock()
+        plan, now_s = self._plan, self._clock()
+        exact = any(request.exact for request in requests)
+        sites, shadow, holds = self._chooser.next(plan, len(requests), self.waiting, exact=exact)
         self._forecast.begin(now_s, len(requests), plan.sites, sites, shadow=shadow)
-        return InFlight(requests, sites, shape, now_s, shadow=shadow)
+        return InFlight(requests, sites, shape, now_s, shadow=shadow, holds=holds)
 
     def _dispatch(self, batch: InFlight) -> None:
         programs = self._programs
@@ -344,8 +349,13 @@ class Engine:
         inputs = jax.device_put(
             [padded(column, batch.shape) for column in columns], programs.device
         )
-        for answer in route.dispatch(programs.ramp_params, inputs):
-            batch.answers.put(answer)
+        batch.course = route.start(programs.ramp_params, inputs)
+        for deferred in self._deferral.begin(batch):
+            self._finish(deferred)
+        if batch.holds:
+            queue_ramps(batch)
+        else:
+            queue_rest(batch)
 
     def _release_loop(self) -> None:
         try:
@@ -360,7 +370,11 @@ class Engine:
 
     def _release_one(self, batch: InFlight) -> None:
         try:
-            self._release.run(batch)
+            if not batch.deferred:
+                self._release.ramps(batch)
+                if batch.holds and not self._goes_on(batch):
+                    return
+            self._release.final(batch)
         except BaseException as error:
             logger.exception("a batch of %d requests failed", len(batch.requests))
             self._give_up(batch, error)
@@ -369,19 +383,17 @@ class Engine:
         else:
             self._ended(batch)
 
+    def _goes_on(self, batch: InFlight) -> bool:
+        """Whether anybody waits for the rest of a held batch: it is queued then, else deferred."""
+        if not batch.released.all():
+            queue_rest(batch)
+            self._deferral.go_on()
+            return True
+        self._deferral.defer(batch)
+        self._slots.release()
+        self._queue.wake()
+        return False
+
     def _fail(self, requests: list[Request], error: BaseException) -> None:
         for request in requests:
-            request.fail(_told(error))
-
-
-def _told(error: BaseException) -> Exception:
-    """What those who wait are told: what ends a thread here is not to end theirs."""
-    if isinstance(error, Exception):
-        return error
-    return EngineClosedError(f"the engine stopped: {error!r}")
-
-
-def _log_failure(compiled: "Future[None]") -> None:
-    """Note why merged stages could not be compiled; the atomic ones go on serving."""
-    if not compiled.cancelled() and compiled.exception() is not None:
-        logger.error("merged stages could not be compiled", exc_info=compiled.exception())
+            request.fail(told(error))

@@ -78,11 +78,15 @@ class EngineConfig:
         max_in_flight: Batches on the device at a time; 2 keeps it busy.
         queue_size: Requests that may wait before further ones are refused.
         batching: How batches are formed.
+        defer: Batches that may go before the rest of one whose requests all have their early
+            answers; 0: nothing is deferred. Batching that goes by time defers nothing either: its
+            forecast is of batches that run one after another.
     """
 
     max_in_flight: int = 2
     queue_size: int = 1024
     batching: BatchingConfig = field(default_factory=BatchingConfig)
+    defer: int = 8
 
     def __post_init__(self) -> None:
         if self.max_in_flight < 1 or self.queue_size < 1:
@@ -90,3 +94,10 @@ class EngineConfig:
                 f"max_in_flight is {self.max_in_flight} and queue_size {self.queue_size}, "
                 "expected at least 1 each"
             )
+        if self.defer < 0:
+            raise ConfigError(f"defer is {self.defer}, expected 0 or a number of batches")
+
+    @property
+    def deferrals(self) -> int:
+        """What :attr:`defer` comes to with this batching."""
+        return 0 if self.batching.timed else self.defer

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apparate_jax.core import FINAL, Answer, BatchRecord, ShadowAnswers
-from apparate_jax.errors import NumericsError
+from apparate_jax.errors import EngineClosedError, NumericsError
 from apparate_jax.ramps.answer import unpack_answer
 from apparate_jax.serve.batching import Request
+from apparate_jax.serve.route import Course
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +30,10 @@ class InFlight:
         shape: Padded batch size.
         dispatched_s: When it was handed to the device, seconds of the engine's clock.
         shadow: Whether the heads of the inactive ramps follow the original's answer.
+        holds: Whether what follows its last ramp is queued only once that ramp's answers were read.
+        deferred: Whether everybody was answered by then, so that the rest has time.
+        ended: Whether it ran to its end or was given up.
+        course: Its programs, once it is on the device.
         answers: Packed answers as they are queued, or the error that ended the batch.
         released: bool[n], who has an answer.
         released_s: f64[n], since when.
@@ -43,6 +48,10 @@ class InFlight:
     shape: int
     dispatched_s: float
     shadow: bool = False
+    holds: bool = False
+    deferred: bool = False
+    ended: bool = False
+    course: Course | None = None
     answers: "queue.SimpleQueue[jax.Array | BaseException]" = field(
         default_factory=queue.SimpleQueue
     )
@@ -70,6 +79,13 @@ def next_answer(
     if isinstance(answer, BaseException):
         raise answer
     return unpack_answer(np.asarray(answer)[: len(batch.requests)])
+
+
+def told(error: BaseException) -> Exception:
+    """What those who wait are told: what ends a thread here is not to end theirs."""
+    if isinstance(error, Exception):
+        return error
+    return EngineClosedError(f"the engine stopped: {error!r}")
 
 
 def padded(rows: tuple[NDArray[Any], ...], shape: int) -> NDArray[Any]:

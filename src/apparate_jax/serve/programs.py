@@ -15,6 +15,7 @@ they can be replaced while serving.
 """
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from apparate_jax.ramps.heads import PARAM_NAMES, Ramp, head_logits, pool
 from apparate_jax.serve.compile_process import CompileError, CompileProcess, is_useful
 from apparate_jax.serve.executables import Executables
 from apparate_jax.serve.route import Route, Segment
+
+logger = logging.getLogger(__name__)
 
 KEPT = 8
 """Sets of active ramps whose merged programs are kept."""
@@ -137,7 +140,7 @@ class Programs:
                     heads[site] = self._head(batch, site, child)
                     tell(f"batch {batch}, ramp {self.sites[site].name}")
                 self._atomic[batch] = (tuple(segments), heads)
-                self._run_once(self._atomic_route(tuple(self.ramps), batch))
+                self._run_once(self.atomic_route(tuple(self.ramps), batch))
                 self._run_once(self.shadow_route((), batch))
 
     def warm_merged(self, sites: Sequence[int], progress: Progress | None = None) -> None:
@@ -169,7 +172,9 @@ class Programs:
         chosen = self._checked(sites)
         with self._lock:
             self._lately = [s for s in self._lately if s != chosen] + [chosen]
-        return self._background.submit(self._merge_in_background, chosen, busy)
+        compiled = self._background.submit(self._merge_in_background, chosen, busy)
+        compiled.add_done_callback(_log_failure)
+        return compiled
 
     def route(self, sites: tuple[int, ...], batch: int) -> Route:
         """The programs to run now: merged where they are ready, else atomic.
@@ -178,18 +183,22 @@ class Programs:
             ConfigError: If neither was warmed, or a site has no trained ramp.
         """
         merged = self._merged.get((sites, batch))
-        return merged if merged is not None else self._atomic_route(self._checked(sites), batch)
+        return merged if merged is not None else self.atomic_route(self._checked(sites), batch)
 
     def shadow_route(self, sites: tuple[int, ...], batch: int) -> Route:
         """Atomic stages with the active ramps, then the heads of all others."""
-        route = self._atomic_route(self._checked(sites), batch)
+        route = self.atomic_route(self._checked(sites), batch)
         heads = self._atomic[batch][1]
         others = tuple((site, heads[site]) for site in sorted(self.ramps) if site not in sites)
         return replace(route, later=others)
 
+    def finer(self, route: Route) -> Route:
+        """The same ramps on atomic stages, where these were warmed; else the route itself."""
+        return self.atomic_route(route.sites, route.batch) if route.batch in self._atomic else route
+
     def atomic_segments(self, batch: int) -> tuple[Segment, ...]:
         """Every atomic stage, each followed by the head of its site's ramp."""
-        return self._atomic_route(tuple(sorted(self.ramps)), batch).segments
+        return self.atomic_route(tuple(sorted(self.ramps)), batch).segments
 
     def close(self) -> None:
         """End the background compiler, whatever it is at."""
@@ -213,7 +222,12 @@ class Programs:
             )
         return chosen
 
-    def _atomic_route(self, sites: tuple[int, ...], batch: int) -> Route:
+    def atomic_route(self, sites: tuple[int, ...], batch: int) -> Route:
+        """The programs between neighbouring sites, and the heads of these ones.
+
+        Raises:
+            ConfigError: They were not warmed.
+        """
         if batch not in self._atomic:
             raise ConfigError(
                 f"no programs for batch {batch} and sites {list(sites)}: call warm_atomic() or "
@@ -349,6 +363,12 @@ class Programs:
         arguments = (*self.ramp_params[site], carry, *program.input_shapes)
         call = self.executables.get(run, arguments, self._options, child, self.device)
         return Segment(call, (), True, False, site, True)
+
+
+def _log_failure(compiled: "Future[None]") -> None:
+    """Note why merged stages could not be compiled; the atomic ones go on serving."""
+    if not compiled.cancelled() and compiled.exception() is not None:
+        logger.error("merged stages could not be compiled", exc_info=compiled.exception())
 
 
 def _run_stage(stage: Stage, args: Sequence[Any]) -> Any:

@@ -54,8 +54,8 @@ class Release:
         self._clock = clock
         self._exits = 0  # early answers since the start
 
-    def run(self, batch: InFlight) -> None:
-        """Answer everybody in a batch.
+    def ramps(self, batch: InFlight) -> None:
+        """Answer those in a batch who may leave at its ramps.
 
         Raises:
             Exception: Whatever ended the batch on the device.
@@ -74,9 +74,13 @@ class Release:
                     answer = make_answer(row, label, logits, error, where.name, where.depth)
                     self._exits += 1
                     self._resolve(batch, int(row), position, answer)
-        self._final(batch)
 
-    def _final(self, batch: InFlight) -> None:
+    def final(self, batch: InFlight) -> None:
+        """Answer everybody else in a batch with the original's answer, and tell the observer.
+
+        Raises:
+            Exception: Whatever ended the batch on the device.
+        """
         error, label, logits = next_answer(batch)
         finished_s = self._clock()
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))

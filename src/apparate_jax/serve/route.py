@@ -1,7 +1,7 @@
 """Routes: the compiled programs that take a batch from its inputs to the original's answer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -49,28 +49,94 @@ class Route:
     segments: tuple[Segment, ...]
     later: tuple[tuple[int, Segment], ...] = ()
 
+    @property
+    def behind_ramps(self) -> int:
+        """Place of the first program behind the last ramp's; 0 without ramps."""
+        places = [i for i, segment in enumerate(self.segments, 1) if segment.ramp is not None]
+        return places[-1] if places else 0
+
+    def start(self, ramp_params: RampParams, inputs: Sequence[Any]) -> "Course":
+        """A batch at the start of this route; nothing is queued yet."""
+        return Course(self, ramp_params, inputs)
+
     def dispatch(self, ramp_params: RampParams, inputs: Sequence[Any]) -> Iterator[jax.Array]:
         """Queue every program on the device, without waiting for any.
+
+        Yields:
+            What :meth:`Course.answers` does.
+        """
+        return self.start(ramp_params, inputs).answers()
+
+
+@dataclass(slots=True, eq=False)
+class Course:
+    """A batch on its way along a route.
+
+    Attributes:
+        route: Its programs.
+        ramp_params: By site.
+        inputs: On the device.
+        queued: Programs of the route that are on the device's queue, those of later heads included.
+        carry: What the last of them gave to the next.
+    """
+
+    route: Route
+    ramp_params: RampParams
+    inputs: Sequence[Any]
+    queued: int = 0
+    carry: jax.Array | None = None
+    _kept: list[jax.Array] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """Programs that are not queued yet."""
+        return len(self.route.segments) + len(self.route.later) - self.queued
+
+    @property
+    def rest(self) -> int:
+        """Programs behind the last ramp's, queued or not."""
+        return len(self.route.segments) + len(self.route.later) - self.route.behind_ramps
+
+    def answers(self) -> Iterator[jax.Array]:
+        """Queue what is left, program by program, without waiting for any.
 
         Yields:
             Packed answers f32[batch, 2 + classes], one per active site, then the original's, then
             one of each later head; each as soon as its program is queued, and it is on its way to
             the host when that completes.
         """
-        carry: jax.Array | None = None
-        kept: list[jax.Array] = []
-        for segment in self.segments:
-            leading = ramp_params[segment.ramp] if segment.ramp is not None else ()
-            carried = (carry,) if segment.takes_carry else ()
-            outputs = segment.call(*leading, *segment.constants, *carried, *inputs)
-            if segment.gives_carry:
-                carry = outputs[0]
-                if self.later:
-                    kept.append(carry)
-            if segment.gives_answer:
-                outputs[-1].copy_to_host_async()
-                yield outputs[-1]
-        for site, head in self.later:
-            (answer,) = head.call(*ramp_params[site], kept[site], *inputs)
+        while self.left:
+            answer = self.step()
+            if answer is not None:
+                yield answer
+
+    def step(self) -> jax.Array | None:
+        """Queue the next program; its packed answer if it gives one."""
+        place = self.queued
+        self.queued += 1
+        if place >= len(self.route.segments):
+            site, head = self.route.later[place - len(self.route.segments)]
+            (answer,) = head.call(*self.ramp_params[site], self._kept[site], *self.inputs)
             answer.copy_to_host_async()
-            yield answer
+            return answer
+        segment = self.route.segments[place]
+        leading = self.ramp_params[segment.ramp] if segment.ramp is not None else ()
+        carried = (self.carry,) if segment.takes_carry else ()
+        outputs = segment.call(*leading, *segment.constants, *carried, *self.inputs)
+        if segment.gives_carry:
+            self.carry = outputs[0]
+            if self.route.later:
+                self._kept.append(outputs[0])
+        if not segment.gives_answer:
+            return None
+        outputs[-1].copy_to_host_async()
+        return outputs[-1]
+
+    def go_on_by(self, route: Route) -> None:
+        """Take another route from the last ramp on, as far as which this one was followed.
+
+        Args:
+            route: Of the same sites and batch shape; its programs behind the last ramp are to
+                give what those of this one would.
+        """
+        self.route, self.queued = route, route.behind_ramps

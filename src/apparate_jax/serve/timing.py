@@ -10,6 +10,8 @@ import numpy as np
 
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.core import ShapeProfile
+from apparate_jax.errors import ConfigError
+from apparate_jax.serve.engine_config import EngineConfig
 from apparate_jax.serve.occupancy import Occupancy, Pace
 from apparate_jax.serve.policies import Device, Timing, batch_shape, enough, untimed
 
@@ -140,3 +142,20 @@ class Forecast:
             known = timing_of(latency, sites, self._sizes, self._quantile, pace)
             self._known[sites, pace] = known
         return known
+
+
+def forecast_of(
+    config: EngineConfig, batch_sizes: Sequence[int], latency: LatencyModel | None
+) -> Forecast:
+    """The forecast that an engine needs; of policies that do not go by time it keeps nothing.
+
+    Raises:
+        ConfigError: The policy goes by time, and there is no profile.
+    """
+    batching = config.batching
+    if batching.timed and latency is None:
+        raise ConfigError(
+            f"batching by {batching.policy!r} goes by the measured profile: give latency="
+        )
+    known = latency if batching.timed else None
+    return Forecast(batch_sizes, config.max_in_flight, known, batching.slo_quantile)

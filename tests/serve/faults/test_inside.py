@@ -103,7 +103,7 @@ def test_a_thread_that_dies_with_a_batch_on_the_device(warmed, monkeypatch, wher
     if where == "dispatch":
         monkeypatch.setattr(engine, "_dispatch", die)
     else:
-        monkeypatch.setattr(engine._release, "run", die)
+        monkeypatch.setattr(engine._release, "ramps", die)
     futures = [engine.submit(models.example(seed)) for seed in range(20)]
     dies_with(engine.start(), futures)
     engine.close(timeout_s=5)
@@ -162,12 +162,8 @@ def test_a_shadow_head_that_raises_loses_nothing_that_was_checked(warmed, monkey
 
     def failing(sites, batch):
         route = original(sites, batch)
-
-        def dispatch(params, inputs):
-            yield from list(route.dispatch(params, inputs))[:2]  # the ramp's and the original's
-            raise RuntimeError("a head failed")
-
-        return SimpleNamespace(dispatch=dispatch)
+        (site, head), *others = route.later
+        return replace(route, later=((site, models.broken(head)), *others))
 
     monkeypatch.setattr(warmed, "shadow_route", failing)
     with Engine(warmed, plan=SHADOWS, observer=records.append) as engine:

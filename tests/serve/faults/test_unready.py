@@ -51,7 +51,7 @@ def test_an_engine_that_died_is_not_ready_and_a_load_replaces_it(place, monkeypa
         if thread == "dispatch":
             monkeypatch.setattr(running.engine, "_dispatch", die)
         else:
-            monkeypatch.setattr(running.engine._release, "run", die)
+            monkeypatch.setattr(running.engine._release, "ramps", die)
         for _ in range(2):  # the request that it dies of, and one after
             status, text = exchange(running.http, post(BODY))
             assert (status, "Traceback" in text) == (503, False), text

@@ -1,0 +1,150 @@
+"""Answered batches let others go before what is left of them, and still run to their end."""
+
+import threading
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from apparate_jax.core import FINAL, BatchRecord, ExitPlan
+from apparate_jax.errors import ConfigError
+from apparate_jax.serve.deferral import Deferral
+from apparate_jax.serve.engine import BatchingConfig, Engine, EngineConfig
+from tests.serve import models
+
+LEAVE = ExitPlan((0,), (1.0,))
+
+
+def batch(*, holds: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(holds=holds, deferred=False, ended=False)
+
+
+class Gate:
+    """A model whose stage behind the first ramp waits while the gate is closed."""
+
+    def __init__(self, batch_sizes=(1,)):
+        self.event = threading.Event()
+        self.event.set()
+        self.programs = models.programs(models.gated(self.event), batch_sizes)
+        self.programs.warm_merged(())
+        self.programs.warm_merged((0,))
+        self.programs.warm_atomic()
+        self.records: list[BatchRecord] = []
+
+    def engine(self, defer=8, **more) -> Engine:
+        config = EngineConfig(defer=defer)
+        return Engine(self.programs, config, plan=LEAVE, observer=self.records.append, **more)
+
+
+# The rule.
+
+
+def test_none_is_begun_while_another_is_held():
+    made, first, second = Deferral(8), batch(), batch(holds=False)
+    made.begin(first)
+    waits = threading.Thread(target=made.begin, args=(second,))
+    waits.start()
+    waits.join(0.05)
+    assert waits.is_alive() and not made.has_time()
+    made.go_on()
+    waits.join(5)
+    assert not waits.is_alive()
+
+
+def test_there_is_time_once_nobody_waits_for_the_device():
+    made, first, second = Deferral(8), batch(), batch()
+    made.begin(first)
+    made.defer(first)
+    assert made.has_time() and made.oldest() is first and len(made) == 1
+    made.begin(second)
+    assert not made.has_time(), "the second is on the device"
+    made.end(second)
+    assert made.has_time()
+    made.take(first)
+    assert not made.has_time() and made.drain() == []
+
+
+def test_a_deferred_batch_is_due_after_so_many_others():
+    made, batches = Deferral(2), [batch() for _ in range(5)]
+    due = []
+    for one in batches:
+        due.append(made.begin(one))
+        made.defer(one)
+    assert due == [[], [], [], [batches[0]], [batches[1]]]
+    assert made.drain() == batches[2:]
+
+
+def test_what_was_given_up_before_it_began_holds_up_nobody():
+    made, first = Deferral(8), batch()
+    made.end(first)
+    made.begin(first)
+    made.begin(batch(holds=False))
+    assert not made.has_time()
+
+
+# In the engine.
+
+
+def test_those_who_wait_are_answered_before_the_rest_of_an_answered_batch_is_run():
+    gate = Gate()
+    gate.event.clear()
+    engine = gate.engine()
+    early = [engine.submit(models.example(seed)) for seed in range(4)]
+    with engine:
+        assert {future.result(30).exit for future in early} == {gate.programs.sites[0].name}
+        assert not gate.records, "the last stage of none of them can have run"
+        gate.event.set()
+        assert engine.wait_idle(30)
+    assert [len(record.exits) for record in gate.records] == [1] * 4
+
+
+def test_nobody_is_deferred_whom_somebody_waits_for():
+    gate = Gate()
+    with gate.engine() as engine:
+        answer = engine.submit(models.example(), exact=True).result(30)
+        assert answer.exit == FINAL
+        assert engine.wait_idle(30)
+
+
+@pytest.mark.parametrize("defer", [0, 1, 8])
+def test_every_input_runs_to_its_end(defer):
+    gate = Gate((1, 2, 4))
+    finals: list[Future] = [Future() for _ in range(40)]
+    with gate.engine(defer) as engine:
+        early = [engine.submit(models.example(i), final=final) for i, final in enumerate(finals)]
+        assert {future.result(30).exit for future in early} == {gate.programs.sites[0].name}
+        answers = [final.result(30) for final in finals]
+    assert {answer.exit for answer in answers} == {FINAL}
+    rows = np.stack([models.example(i)["x"] for i in range(40)])
+    _, expected = models.answers(gate.programs, rows)
+    np.testing.assert_allclose([a.scores for a in answers], expected, rtol=1e-5, atol=1e-6)
+    assert sum(len(record.exits) for record in gate.records) == 40
+
+
+def test_closing_runs_what_is_deferred_to_its_end():
+    gate = Gate()
+    with gate.engine() as engine:
+        for seed in range(5):
+            engine.submit(models.example(seed)).result(30)
+    assert sum(len(record.exits) for record in gate.records) == 5
+    assert engine.wait_idle(0.0)
+
+
+def test_shadow_batches_are_deferred_too():
+    gate = Gate()
+    config = EngineConfig(defer=8)
+    plan = ExitPlan((0,), (1.0,), shadow_every=1)
+    with Engine(gate.programs, config, plan=plan, observer=gate.records.append) as engine:
+        for seed in range(3):
+            engine.submit(models.example(seed)).result(30)
+        assert engine.wait_idle(30)
+    assert [record.shadow.sites for record in gate.records] == [(0, 1)] * 3
+
+
+def test_settings():
+    with pytest.raises(ConfigError, match="defer is -1, expected 0 or a number of batches"):
+        EngineConfig(defer=-1)
+    timed = BatchingConfig("slo", slo_ms=100.0)
+    assert EngineConfig(batching=timed).deferrals == 0
+    assert EngineConfig().deferrals == EngineConfig().defer > 0
