@@ -60,6 +60,7 @@ def live(
     batching: options.Batching = options.ENGINE.batching.policy,
     batch_timeout_ms: options.BatchTimeoutMs = options.ENGINE.batching.timeout_ms,
     queue_size: options.QueueSize = options.ENGINE.queue_size,
+    defer: options.Defer = options.ENGINE.defer,
     system: Annotated[
         str,
         typer.Option(
@@ -110,7 +111,7 @@ def live(
         noise_floor=noise_floor,
     )
     control = options.control_config(accuracy, promise, policy, method)
-    engine = live_engine(batching, batch_timeout_ms, queue_size)
+    engine = live_engine(batching, batch_timeout_ms, queue_size, defer)
     service_config = options.service_config(ramp_budget, batch_sizes, control, engine)
     loaded = trained(checkpoint)
     other = _other(system, trace, loaded, service_config)
@@ -142,7 +143,9 @@ def live(
     output.write(report)
 
 
-def live_engine(batching: str, batch_timeout_ms: float, queue_size: int) -> EngineConfig:
+def live_engine(
+    batching: str, batch_timeout_ms: float, queue_size: int, defer: int
+) -> EngineConfig:
     """The engine of a live benchmark, where every request has to be answered.
 
     Raises:
@@ -153,7 +156,7 @@ def live_engine(batching: str, batch_timeout_ms: float, queue_size: int) -> Engi
             "bench live compares answers to the same requests, but batching by 'slo' refuses some: "
             "take immediate or timeout, or apparate bench replay"
         )
-    return options.engine_config(batching, batch_timeout_ms, None, queue_size)
+    return options.engine_config(batching, batch_timeout_ms, None, queue_size, defer=defer)
 
 
 def _other(

@@ -51,6 +51,7 @@ def replay(
     max_in_flight: Annotated[
         int, typer.Option(help="Batches under way at a time.")
     ] = SETTINGS.engine.max_in_flight,
+    defer: options.Defer = SETTINGS.engine.defer,
     batching: options.Batching = options.ENGINE.batching.policy,
     batch_timeout_ms: options.BatchTimeoutMs = options.ENGINE.batching.timeout_ms,
     slo_ms: options.SloMs = options.ENGINE.batching.slo_ms,
@@ -78,7 +79,12 @@ def replay(
         seed=seed,
     )
     engine = options.engine_config(
-        batching, batch_timeout_ms, slo_ms, queue_size, max_in_flight=max_in_flight
+        batching,
+        batch_timeout_ms,
+        slo_ms,
+        queue_size,
+        max_in_flight=max_in_flight,
+        defer=defer,
     )
     settings = ReplayConfig(engine, control_delay_ms=control_delay_ms, refuse=engine.batching.timed)
     control = options.control_config(accuracy, promise, policy_name, method)

@@ -81,6 +81,10 @@ SloMs = Annotated[
     ),
 ]
 QueueSize = Annotated[int, typer.Option(help="Requests that may wait.")]
+Defer = Annotated[
+    int,
+    typer.Option(help="Batches that may go before the rest of one that is answered; 0: none."),
+]
 
 # Options of `serve`, which may be said in its configuration file as well: not given is None.
 MaybeAccuracy = Annotated[
@@ -171,6 +175,7 @@ def engine_config(
     *,
     priority_levels: int = ENGINE.batching.priority_levels,
     max_in_flight: int = ENGINE.max_in_flight,
+    defer: int = ENGINE.defer,
 ) -> EngineConfig:
     """The engine's limits and batching from what was typed.
 
@@ -178,7 +183,7 @@ def engine_config(
         ConfigError: A policy that does not exist, or a value out of range.
     """
     formed = BatchingConfig(batching, batch_timeout_ms, slo_ms, priority_levels=priority_levels)
-    return EngineConfig(max_in_flight, queue_size, formed)
+    return EngineConfig(max_in_flight, queue_size, formed, defer)
 
 
 def service_config(

@@ -341,6 +341,7 @@ class BatchRecord:
         shadow: Answers of all ramps, where the batch was a shadow batch.
         ready_s: f64[R], when each ramp's answers were on the host.
         traces: Spans of the inputs' requests, n of them, or none at all where nobody traces.
+        deferred_s: How long its rest waited for others, once all of its inputs were answered.
     """
 
     sites: tuple[int, ...]
@@ -357,6 +358,12 @@ class BatchRecord:
     shadow: ShadowAnswers | None = None
     ready_s: tuple[float, ...] = ()
     traces: tuple[object | None, ...] = ()
+    deferred_s: float = 0.0
+
+    @property
+    def took_s(self) -> float:
+        """From its hand-over to the original's answers, without what it waited for others."""
+        return self.finished_s - self.dispatched_s - self.deferred_s
 
     @property
     def agrees(self) -> NDArray[np.bool_]:

@@ -55,9 +55,10 @@ def left_at(record):
 
 
 def rounds_of(records, result, name):
-    """Per round, the records' columns one after the other: ``(labels, right, exits)``."""
+    """Per round, the records' columns in order of arrival: ``(labels, right, exits)``."""
+    order = np.argsort(np.concatenate([r.arrived_s for r in records[name]]), kind="stable")
     labels, right, exits = (
-        np.concatenate(columns)
+        np.concatenate(columns)[order]
         for columns in zip(
             *((r.final_predictions, r.released_right, left_at(r)) for r in records[name]),
             strict=True,

@@ -28,6 +28,7 @@ from apparate_jax.control.load import LoadPolicy, always, by_worth
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError, DataError
 from apparate_jax.ramps.placement import PlacementConfig
+from apparate_jax.serve.engine_config import EngineConfig
 
 SAMPLE_FRAC = 0.1
 """Share of a stream, from its start, that one-time tuning sees."""
@@ -73,11 +74,17 @@ class Policy(NamedTuple):
         controller: Its decisions.
         recording: What its ramps say.
         load_policy: Which ramps a batch runs under load.
+        defer: As the engine's setting; None for what the engine has.
     """
 
     controller: Controller
     recording: Recording
     load_policy: LoadPolicy = always
+    defer: int | None = None
+
+    def on(self, engine: EngineConfig) -> EngineConfig:
+        """The engine's settings under this policy."""
+        return engine if self.defer is None else replace(engine, defer=self.defer)
 
 
 class System(NamedTuple):
@@ -143,11 +150,13 @@ def _past(batches: int) -> Callable[[Task], Policy]:
     return make
 
 
-def _apparate(load_policy: LoadPolicy = by_worth, **changes: object) -> Callable[[Task], Policy]:
+def _apparate(
+    load_policy: LoadPolicy = by_worth, defer: int | None = None, **changes: object
+) -> Callable[[Task], Policy]:
     def make(task: Task) -> Policy:
         control = replace(task.control, **changes)  # type: ignore[arg-type]
         stream = task.ours.stream
-        return Policy(our_policy(stream, control, task.placement), stream, load_policy)
+        return Policy(our_policy(stream, control, task.placement), stream, load_policy, defer)
 
     return make
 
@@ -186,6 +195,7 @@ SYSTEMS: dict[str, System] = {
     "no-shadow": System("no shadow batches", _apparate(shadow_every=0)),
     "greedy": System("the paper's threshold search", _apparate(method="greedy")),
     "always-on": System("ramps run whatever the load", _apparate(always)),
+    "no-deferral": System("answered batches run on at once", _apparate(defer=0)),
     "oracle": System("leaves at the earliest right ramp, free of cost", None),
 }
 """Every system by its name, in the order of tables."""

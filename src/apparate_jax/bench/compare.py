@@ -106,7 +106,8 @@ def play(name: str, match: Match) -> Played:
 
 def play_policy(policy: Policy, match: Match) -> Played:
     """Replay a policy at the load, and with a queue that is never empty."""
-    settings = replace(match.settings, load_policy=policy.load_policy)
+    engine = policy.on(match.settings.engine)
+    settings = replace(match.settings, load_policy=policy.load_policy, engine=engine)
     recording, controller = policy.recording, policy.controller
     full = saturate(recording, controller, match.config.saturated, settings)
     done = replay(recording, controller, match.times, settings).answers

@@ -89,18 +89,23 @@ class Comparison(NamedTuple):
 
 
 def answers_of(records: Sequence[BatchRecord], sites: int) -> Answers:
-    """The answers of completed batches, of a model with so many sites."""
+    """The answers of completed batches, of a model with so many sites, in order of arrival.
+
+    Batches are completed in another order where some of them are deferred.
+    """
     if not records:
         return no_answers()
     arrived = np.concatenate([r.arrived_s for r in records])
     released = np.concatenate([r.released_s for r in records])
-    return Answers(
+    made = Answers(
         latency_ms=(released - arrived) * 1e3,
         exits=np.concatenate([np.array([*r.sites, sites], np.int32)[r.exits] for r in records]),
         right=np.concatenate([r.released_right for r in records]),
         shape=np.concatenate([np.full(len(r.exits), r.shape, np.int32) for r in records]),
         arrived_s=arrived,
     )
+    order = np.argsort(arrived, kind="stable")
+    return Answers(*(column[order] for column in made))
 
 
 def no_answers() -> Answers:

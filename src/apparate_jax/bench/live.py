@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,8 @@ def _early(
         return service.apparate(recorder, decisions.count)
     controller = policy.controller
     service.programs.warm_merged(controller.plan(controller.init()).sites)
+    engine = policy.on(service.config.engine)
+    service = service._replace(config=replace(service.config, engine=engine))
     return service.apparate(recorder, decisions.count, controller, policy.load_policy)
 
 

@@ -171,7 +171,7 @@ def _every(inputs: Inputs, config: StudyConfig, progress: Progress | None) -> li
 
 
 ABLATION = (
-    *("apparate", "no-adjustment", "no-shadow", "no-guard", "greedy", "always-on"),
+    *("apparate", "no-deferral", "no-adjustment", "no-shadow", "no-guard", "greedy", "always-on"),
     *("paper", "artifact"),
 )
 CORE = ("apparate", "paper", "initial-only", "oracle")

@@ -14,6 +14,7 @@ which are answered.
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import jax
 
@@ -131,7 +132,7 @@ def queue_rest(batch: InFlight) -> None:
         batch.answers.put(error)
 
 
-def run_piece(batch: InFlight, programs: Programs) -> bool:
+def run_piece(batch: InFlight, programs: Programs, clock: Callable[[], float]) -> bool:
     """Run a part of what is left of a batch, and wait for it; whether nothing is left.
 
     The stages behind the last ramp are run one by one or a few at a time, so that who comes
@@ -139,6 +140,7 @@ def run_piece(batch: InFlight, programs: Programs) -> bool:
     """
     course = batch.course
     assert course is not None  # it is on the device
+    batch.deferred_s += clock() - batch.rests_s
     try:
         if course.route.merged:
             course.go_on_by(programs.finer(course.route))
@@ -150,4 +152,5 @@ def run_piece(batch: InFlight, programs: Programs) -> bool:
     except Exception as error:
         batch.answers.put(error)
         return True
+    batch.rests_s = clock()
     return not course.left

@@ -7,8 +7,7 @@ and then. Behind the last ramp the rest of the batch is queued at once if anybod
 deferred if everybody is answered (:mod:`apparate_jax.serve.deferral`); at the end every input has
 the original model's answer too, and the batch's record goes to the observer. At most
 ``max_in_flight`` batches with unanswered requests are on the device: two keep it busy. A **shadow
-batch** also runs the heads of the inactive ramps, on values that it computed anyway, once its own
-answers have left.
+batch** also runs the heads of the inactive ramps at its end, on values that it computed anyway.
 
 With an empty plan this is the vanilla server: the same engine with one stage.
 
@@ -305,12 +304,13 @@ class Engine:
     def _use_time(self) -> None:
         """Run a piece of the oldest deferred batch, for nobody waits."""
         batch = self._deferral.oldest()
-        if run_piece(batch, self._programs):
+        if run_piece(batch, self._programs, self._clock):
             self._deferral.take(batch)
             self._in_flight.put(batch)
 
     def _finish(self, batch: InFlight) -> None:
         """Queue all that is left of a deferred batch."""
+        batch.deferred_s += self._clock() - batch.rests_s
         queue_rest(batch)
         self._in_flight.put(batch)
 
@@ -389,6 +389,7 @@ class Engine:
             queue_rest(batch)
             self._deferral.go_on()
             return True
+        batch.rests_s = self._clock()
         self._deferral.defer(batch)
         self._slots.release()
         self._queue.wake()

@@ -33,6 +33,8 @@ class InFlight:
         holds: Whether what follows its last ramp is queued only once that ramp's answers were read.
         deferred: Whether everybody was answered by then, so that the rest has time.
         ended: Whether it ran to its end or was given up.
+        rests_s: Since when what is left of it waits, once it is deferred.
+        deferred_s: How long it has waited in all.
         course: Its programs, once it is on the device.
         answers: Packed answers as they are queued, or the error that ended the batch.
         released: bool[n], who has an answer.
@@ -51,6 +53,8 @@ class InFlight:
     holds: bool = False
     deferred: bool = False
     ended: bool = False
+    rests_s: float = 0.0
+    deferred_s: float = 0.0
     course: Course | None = None
     answers: "queue.SimpleQueue[jax.Array | BaseException]" = field(
         default_factory=queue.SimpleQueue
@@ -157,6 +161,7 @@ def make_record(
         shadow=shadow,
         ready_s=tuple(batch.ready_s),
         traces=_traces(batch, finite),
+        deferred_s=batch.deferred_s,
     )
 
 

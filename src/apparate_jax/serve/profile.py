@@ -6,6 +6,7 @@ that a busy neighbour slows both; medians over the rounds, after dropping the sl
 single runs spread around that is kept for replay, and so is what the engine itself adds to them.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -95,8 +96,8 @@ def _measure_shape(
     every = programs.route(tuple(programs.ramps), batch)
     both = _rounds(
         lambda: [
-            *_answer_times(vanilla, programs, inputs, clock),
-            *_answer_times(staged, programs, inputs, clock),
+            *answer_times(vanilla, programs, inputs, clock),
+            *answer_times(staged, programs, inputs, clock),
         ],
         budget_s,
         clock,
@@ -134,7 +135,7 @@ def _handling_ms(programs: Programs, budget_s: float, clock: Any) -> float:
     example = {name: values[0] for name, values in zip(names, inputs, strict=True)}
 
     def both() -> list[float]:
-        (alone,) = _answer_times(route, programs, on_device, clock)
+        (alone,) = answer_times(route, programs, on_device, clock)
         start = clock()
         engine.submit(example).exception()
         served = (clock() - start) * 1e3
@@ -161,11 +162,11 @@ def rested(
 
     def after_each() -> list[float]:
         for _ in range(3):  # the first rest is none: the device has just worked
-            _answer_times(route, programs, inputs, clock)
+            answer_times(route, programs, inputs, clock)
         times = []
         for rest_ms in REST_MS:
             time.sleep(rest_ms / 1e3)
-            times.extend(_answer_times(route, programs, inputs, clock))
+            times.extend(answer_times(route, programs, inputs, clock))
         return times
 
     medians = np.median([after_each() for _ in range(MIN_ROUNDS)], axis=0)
@@ -190,12 +191,21 @@ def _medians(rounds: Times) -> list[float]:
     return medians
 
 
-def _answer_times(route: Route, programs: Programs, inputs: Any, clock: Any) -> list[float]:
+def answer_times(
+    route: Route, programs: Programs, inputs: Any, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Milliseconds from dispatch to each of a route's answers on the host.
+
+    Queued as the engine does where it may defer: what is behind the last ramp once that one's
+    answers were read, and so the time that this takes is among what ramps cost.
+    """
     start = clock()
     times = []
-    for answer in list(route.dispatch(programs.ramp_params, inputs)):
-        np.asarray(answer)
-        times.append((clock() - start) * 1e3)
+    answers = route.dispatch(programs.ramp_params, inputs)
+    for together in (len(route.sites), None):
+        for answer in list(itertools.islice(answers, together)):
+            np.asarray(answer)
+            times.append((clock() - start) * 1e3)
     return times
 
 

@@ -55,6 +55,7 @@ class ModelDefaults(_Table):
     ramp_budget: float = _PLACEMENT.ramp_budget
     batch_sizes: tuple[int, ...] = _SERVICE.batch_sizes
     max_in_flight: int = _ENGINE.max_in_flight
+    defer: int = _ENGINE.defer
     queue_size: int = _ENGINE.queue_size
     batching: str = _BATCHING.policy
     batch_timeout_ms: float = _BATCHING.timeout_ms
@@ -246,7 +247,7 @@ def _model_config(name: str, table: ModelTable) -> ModelConfig:
         )
         service = ServiceConfig(
             batch_sizes=tuple(sorted(table.batch_sizes)),
-            engine=EngineConfig(table.max_in_flight, table.queue_size, batching),
+            engine=EngineConfig(table.max_in_flight, table.queue_size, batching, table.defer),
             control=ControlConfig(
                 accuracy=table.accuracy,
                 promise=table.promise,

@@ -199,6 +199,8 @@ _FAMILIES = (
     _Family("apparate_batch_seconds", "Their time on the device", _C, _batch_seconds, ("size",)),
     _Family("apparate_shadow_batches", "Batches that ran every ramp", _C,
             _one(lambda s: s.shadow_batches)),
+    _Family("apparate_deferred_batches", "Batches whose rest ran after others, all answered", _C,
+            _one(lambda s: s.deferred_batches)),
     _Family("apparate_bare_batches", "Batches that ran none, by load", _C,
             _one(lambda s: s.bare_batches)),
 )  # fmt: skip

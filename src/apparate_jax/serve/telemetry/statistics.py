@@ -118,6 +118,7 @@ class Statistics:
         # batches
         self.batches: dict[int, BatchCount] = {}
         self.shadow_batches = 0
+        self.deferred_batches = 0  # their rest ran after others
         self.bare_batches = 0  # without ramps
         self.last_answer_s = 0.0
         # control
@@ -135,7 +136,7 @@ class Statistics:
         waited = record.dispatched_s - record.arrived_s
         slower = self.latency_model.total_ms(record.sites, record.shape)
         slower /= self.latency_model.vanilla_ms(record.shape)
-        vanilla = waited + (record.finished_s - record.dispatched_s) / max(1.0, slower)
+        vanilla = waited + record.took_s / max(1.0, slower)
         where = np.asarray([*record.sites, -1], np.int32)[record.exits]
         early = record.exits < len(record.sites)
         wrong = early.copy()
@@ -154,9 +155,10 @@ class Statistics:
             self.lost += record.lost
             self.recent.push(record.finished_s, latency * 1e3, vanilla * 1e3, where, wrong)
             batch = self.batches.setdefault(record.shape, BatchCount())
-            batch.infer.add(record.finished_s - record.dispatched_s)
+            batch.infer.add(record.took_s)
             batch.answers += count
             self.shadow_batches += record.shadow is not None
+            self.deferred_batches += record.deferred_s > 0.0
             self.bare_batches += not record.sites
             self.last_answer_s = self.wall()
             self.sample(record.finished_s)

@@ -102,6 +102,7 @@ def _now(s: Statistics, now_s: float) -> dict[str, Any]:
             "set_changes": s.set_changes,
             "ramps_stopped": sum(s.stopped.values()),
             "shadow_batches": s.shadow_batches,
+            "deferred_batches": s.deferred_batches,
             "bare_batches": s.bare_batches,
         },
         "requests": {
