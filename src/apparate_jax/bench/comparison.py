@@ -32,7 +32,7 @@ class Answers(NamedTuple):
     shape: NDArray[np.int32]
     arrived_s: NDArray[np.float64]
 
-    def part(self, rows: slice) -> "Answers":
+    def part(self, rows: slice | NDArray[np.int64]) -> "Answers":
         """Some of them."""
         latency_ms, exits, right, shape, arrived_s = self
         return Answers(latency_ms[rows], exits[rows], right[rows], shape[rows], arrived_s[rows])
@@ -104,8 +104,7 @@ def answers_of(records: Sequence[BatchRecord], sites: int) -> Answers:
         shape=np.concatenate([np.full(len(r.exits), r.shape, np.int32) for r in records]),
         arrived_s=arrived,
     )
-    order = np.argsort(arrived, kind="stable")
-    return Answers(*(column[order] for column in made))
+    return made.part(np.argsort(arrived, kind="stable"))
 
 
 def no_answers() -> Answers:
