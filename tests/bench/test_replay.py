@@ -298,7 +298,9 @@ def reference(stream, plan, times, config):
         since += 1
         begun += 1
         start = max(at, free)
-        while rests and begun - rests[0][0] > config.engine.defer:
+        scarce = cap is not None and left + len(batch) > cap
+        while rests and (scarce or begun - rests[0][0] > config.engine.defer):
+            scarce = False
             _, whole, pieces, partly = rests.pop(0)
             start += sum(pieces) if partly else whole
         after = np.maximum.accumulate(latency.answers_ms(sites, shape)) / 1e3

@@ -75,6 +75,15 @@ def test_a_deferred_batch_is_due_after_so_many_others():
     assert made.drain() == batches[2:]
 
 
+def test_one_is_due_where_checked_answers_are_scarce():
+    made, batches = Deferral(8), [batch() for _ in range(3)]
+    for one in batches:
+        made.begin(one)
+        made.defer(one)
+    last = batch()
+    assert made.begin(last, scarce=True) == batches[:1]
+
+
 def test_what_was_given_up_before_it_began_holds_up_nobody():
     made, first = Deferral(8), batch()
     made.end(first)

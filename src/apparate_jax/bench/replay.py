@@ -233,7 +233,10 @@ class _Run:
         kind, medians, spread = self._offsets(batch.sites, shape)
         start_s = max(formed_s + self.handling_s, self.free_s)
         begun = len(self.kinds) + 1
-        while self.deferred and begun - self.deferred[0].begun > self.defer:
+        cap = self.plan.exit_cap
+        scarce = cap is not None and self.left + batch.size > cap
+        while self.deferred and (scarce or begun - self.deferred[0].begun > self.defer):
+            scarce = False
             rest = self.deferred.popleft()
             start_s = self.free_s = start_s + rest.left_s
             self._end(rest, start_s)

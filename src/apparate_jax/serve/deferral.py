@@ -44,14 +44,16 @@ class Deferral:
     def __len__(self) -> int:
         return len(self._deferred)
 
-    def begin(self, batch: InFlight) -> list[InFlight]:
+    def begin(self, batch: InFlight, *, scarce: bool = False) -> list[InFlight]:
         """Begin a batch, once none is held: its programs may be queued now.
 
         Args:
             batch: If it ``holds``, none follows until it goes on, is deferred or ended.
+            scarce: Whether it may not let everybody leave early unless more answers are checked.
 
         Returns:
-            Deferred batches that have waited long enough: their rest is to be queued first.
+            Deferred batches that have waited long enough, and one at least if answers are scarce:
+            their rest is to be queued first.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._held is None)
@@ -60,8 +62,9 @@ class Deferral:
                 self._held = batch if batch.holds else None
                 self._waited_for.append(batch)
             due = []
-            while self._deferred and self._begun - self._deferred[0][1] > self._limit:
+            while self._deferred and (scarce or self._begun - self._deferred[0][1] > self._limit):
                 due.append(self._deferred.popleft()[0])
+                scarce = False
             return due
 
     def go_on(self) -> None:

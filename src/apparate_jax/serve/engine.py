@@ -350,7 +350,8 @@ class Engine:
             [padded(column, batch.shape) for column in columns], programs.device
         )
         batch.course = route.start(programs.ramp_params, inputs)
-        for deferred in self._deferral.begin(batch):
+        scarce = self._release.is_scarce(len(batch.requests))
+        for deferred in self._deferral.begin(batch, scarce=scarce):
             self._finish(deferred)
         if batch.holds:
             queue_ramps(batch)

@@ -54,6 +54,11 @@ class Release:
         self._clock = clock
         self._exits = 0  # early answers since the start
 
+    def is_scarce(self, count: int) -> bool:
+        """Whether not all of so many may leave early, unless more answers are checked before."""
+        cap = self._plan().exit_cap
+        return cap is not None and self._exits + count > cap
+
     def ramps(self, batch: InFlight) -> None:
         """Answer those in a batch who may leave at its ramps.
 
