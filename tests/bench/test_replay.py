@@ -89,31 +89,56 @@ def test_early_answers_do_not_free_the_device_where_nothing_is_deferred():
     np.testing.assert_allclose(made.answers.latency_ms, [3, 13, 23])
 
 
+# With the ramp of the first site alone: its answer after 2.5 ms, held at the second site after 5.5,
+# the end after 10.5; what is held takes 5 ms at once, 2 and 3 ms in pieces.
+FIRST = ExitPlan((0,), (0.1,))
+
+
 def test_the_rest_of_an_answered_batch_lets_others_go_before_it_by_hand():
-    """Behind the last ramp, 8 ms after its start; the stage there takes 3 ms."""
     shown, stream = [], errors(*[[0.0, 0.0, 0.0]] * 3)
     config = ReplayConfig(load_policy=always)
-    made = replay(stream, script(BOTH, shown=shown), ms(0, 1, 2), config)
-    np.testing.assert_allclose(made.answers.latency_ms, [3, 10, 17])
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 8, 16))
-    np.testing.assert_allclose(made.batches.finished_s, ms(27, 30, 33))
+    made = replay(stream, script(FIRST, shown=shown), ms(0, 1, 2), config)
+    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 7, 11.5])
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5, 11))
+    np.testing.assert_allclose(made.batches.finished_s, ms(21.5, 26.5, 31.5))
     assert len(shown) == 3
+
+
+def test_who_comes_while_a_piece_is_run_waits_for_it():
+    stream = errors(*[[0.0, 0.0, 0.0]] * 2)
+    made = replay(stream, fixed(FIRST), ms(0, 6), ReplayConfig(load_policy=always))
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 7.5))
+    np.testing.assert_allclose(made.batches.finished_s, ms(16, 21))
 
 
 def test_who_is_not_answered_goes_on_at_once():
     stream = errors([0.0, 0.9, 0.9], [0.9, 0.9, 0.9], [0.0, 0.9, 0.9])
+    made = replay(stream, fixed(FIRST), ms(0, 1, 2), ReplayConfig(load_policy=always))
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5, 16))
+    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 15, 16.5])
+
+
+def test_behind_the_last_site_nothing_is_held():
+    stream = errors(*[[0.0, 0.0, 0.0]] * 3)
     made = replay(stream, fixed(BOTH), ms(0, 1, 2), ReplayConfig(load_policy=always))
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 8, 19))
-    np.testing.assert_allclose(made.answers.latency_ms, [3, 18, 20])
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 11, 22))
 
 
 def test_a_deferred_batch_is_due_after_so_many_others():
     stream = errors(*[[0.0, 0.0, 0.0]] * 4)
     config = ReplayConfig(EngineConfig(defer=1), always)
-    made = replay(stream, fixed(BOTH), ms(0, 1, 9, 17), config)
-    # the third waits for what is left of the first, 3 ms, and the fourth for that of the second
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 8, 19, 30))
-    np.testing.assert_allclose(made.batches.finished_s, ms(19, 30, 41, 44))
+    made = replay(stream, fixed(FIRST), ms(0, 1, 6, 12), config)
+    # the third waits for what is left of the first, 5 ms, and the fourth for that of the second
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5, 16, 26.5))
+    np.testing.assert_allclose(made.batches.finished_s, ms(16, 26.5, 37, 42))
+
+
+def test_a_deferred_batch_is_due_where_checked_answers_are_scarce():
+    stream = errors(*[[0.0, 0.0, 0.0]] * 3)
+    capped = fixed(replace(FIRST, exit_cap=2))
+    made = replay(stream, capped, ms(0, 1, 2), ReplayConfig(load_policy=always))
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5, 16))
+    np.testing.assert_array_equal(made.answers.exits, [0, 0, 3])
 
 
 def test_right_is_what_the_ramp_said():
@@ -273,6 +298,11 @@ def test_a_device_that_slows_down():
 # What must hold, whatever the stream.
 
 
+def later(stream, sites):
+    """How deep what is held begins at least."""
+    return stream.depths[sites[-1]] + 0.06
+
+
 def reference(stream, plan, times, config):
     """The engine with a plan that never changes, request by request and as plainly as can be."""
     latency, sizes = LatencyModel(stream.profile), LatencyModel(stream.profile).batches
@@ -322,9 +352,11 @@ def reference(stream, plan, times, config):
             more = None
         free = end
         answered = all(out[i][1] < len(stream.site_names) for i in batch)
-        if config.engine.defer and sites and opens and answered:
-            free = start + after[-2]
-            stages = [stage / 1e3 for stage in latency.pieces_ms(sites, shape)]
+        least = later(stream, sites) if sites else 1.0
+        behind = [s for s, depth in enumerate(stream.depths) if least <= depth <= 0.94]
+        if config.engine.defer and behind and opens and answered:
+            free = start + latency.held_ms(sites, behind[0], shape) / 1e3
+            stages = [stage / 1e3 for stage in latency.pieces_ms(behind[0], shape)]
             stages += [] if more is None else [more]
             size = -(-len(stages) // 4)
             pieces = [sum(stages[k : k + size]) for k in range(0, len(stages), size)]

@@ -35,17 +35,33 @@ def mlp(between: Callable[[jax.Array], jax.Array] = lambda x: x, seed: int = 0) 
     return from_function(fn, params, inputs=[InputSpec("x", (WIDTH,), "float32", -1.0, 1.0)])
 
 
-def gated(gate: threading.Event) -> Model:
-    """The same model, but the last layer waits on the host until ``gate`` is set."""
+def waiting(gate: threading.Event) -> Callable[[jax.Array], jax.Array]:
+    """What is given, once ``gate`` is set: the device waits for the host."""
 
     def wait(x):
         assert gate.wait(60)
         return x
 
-    def hold(x):
-        return jax.pure_callback(wait, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+    return lambda x: jax.pure_callback(wait, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
 
-    return mlp(hold)
+
+def gated(gate: threading.Event) -> Model:
+    """The same model, but the last layer waits on the host until ``gate`` is set."""
+    return mlp(waiting(gate))
+
+
+def deeper(gate: threading.Event) -> Model:
+    """Five dense layers, the last of which waits until ``gate`` is set."""
+    shapes = [(WIDTH, 8), (8, 8), (8, 8), (8, 8), (8, CLASSES)]
+    params = [_normal(seed, *shape) for seed, shape in enumerate(shapes)]
+    held = waiting(gate)
+
+    def fn(params, x):
+        for layer in params[:-1]:
+            x = jnp.tanh(x @ layer)
+        return held(x) @ params[-1]
+
+    return from_function(fn, params, inputs=[InputSpec("x", (WIDTH,), "float32", -1.0, 1.0)])
 
 
 def ramps(program: Program, seed: int = 7) -> list[Ramp]:

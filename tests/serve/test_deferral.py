@@ -9,6 +9,7 @@ import pytest
 
 from apparate_jax.core import FINAL, BatchRecord, ExitPlan
 from apparate_jax.errors import ConfigError
+from apparate_jax.serve.choice import grace_site
 from apparate_jax.serve.deferral import Deferral
 from apparate_jax.serve.engine import BatchingConfig, Engine, EngineConfig
 from tests.serve import models
@@ -26,7 +27,7 @@ class Gate:
     def __init__(self, batch_sizes=(1,)):
         self.event = threading.Event()
         self.event.set()
-        self.programs = models.programs(models.gated(self.event), batch_sizes)
+        self.programs = models.programs(models.deeper(self.event), batch_sizes)
         self.programs.warm_merged(())
         self.programs.warm_merged((0,))
         self.programs.warm_atomic()
@@ -125,8 +126,8 @@ def test_every_input_runs_to_its_end(defer):
         assert {future.result(30).exit for future in early} == {gate.programs.sites[0].name}
         answers = [final.result(30) for final in finals]
     assert {answer.exit for answer in answers} == {FINAL}
-    rows = np.stack([models.example(i)["x"] for i in range(40)])
-    _, expected = models.answers(gate.programs, rows)
+    rows, model = np.stack([models.example(i)["x"] for i in range(40)]), gate.programs.model
+    expected = np.asarray(model.apply(model.params, rows))
     np.testing.assert_allclose([a.scores for a in answers], expected, rtol=1e-5, atol=1e-6)
     assert sum(len(record.exits) for record in gate.records) == 40
 
@@ -148,7 +149,30 @@ def test_shadow_batches_are_deferred_too():
         for seed in range(3):
             engine.submit(models.example(seed)).result(30)
         assert engine.wait_idle(30)
-    assert [record.shadow.sites for record in gate.records] == [(0, 1)] * 3
+    assert [record.shadow.sites for record in gate.records] == [(0, 1, 2, 3)] * 3
+
+
+def test_nothing_is_held_where_little_is_left():
+    assert grace_site([0.2, 0.5, 0.7], [0]) == 1
+    assert grace_site([0.2, 0.5, 0.7], [0, 2]) is None
+    assert grace_site([0.2, 0.97], [0]) is None
+    assert grace_site([], []) is None
+
+
+def test_the_device_has_work_while_the_last_ramps_answers_are_read():
+    """Merged and atomic stages are held behind the same value."""
+    made = Gate().programs
+    route, atomic = made.route((0,), 1), made.atomic_route((0,), 1)
+    assert (route.grace, atomic.grace) == (1, 1)
+    inputs = made.example_inputs(1)
+    course = route.start(made.ramp_params, inputs)
+    assert len(list(course.answers(route.held_at))) == 1
+    assert (course.queued, course.left) == (2, 1)
+    course.go_on_by(atomic)
+    assert course.left == course.rest == 3
+    (final,) = course.answers()
+    *_, expected = route.dispatch(made.ramp_params, inputs)
+    np.testing.assert_array_equal(final, expected)
 
 
 def test_settings():

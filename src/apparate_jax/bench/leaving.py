@@ -80,6 +80,11 @@ class Stream:
         self._stretches: dict[Sites, Stretch] = {}
 
     @property
+    def depths(self) -> tuple[float, ...]:
+        """Of all sites."""
+        return self._recording.depths
+
+    @property
     def end(self) -> int:
         """What stands for the end of the model where a site is named: the number of sites."""
         return len(self._recording.site_names)

@@ -147,7 +147,8 @@ class _Run:
         engine = self.config.engine
         self.slots.extend([0.0] * engine.max_in_flight)
         self.defer = engine.deferrals
-        self.chooser = Chooser(engine, self.config.load_policy, self.latency.batches[-1])
+        largest, depths = self.latency.batches[-1], self.stream.depths
+        self.chooser = Chooser(engine, self.config.load_policy, largest, depths)
         self.handling_s = self.latency.profile.handling_ms / 1e3
 
     def step(self) -> bool:
@@ -195,9 +196,11 @@ class _Run:
     def _defer(self, seen: Seen, offsets: Sequence[float]) -> None:
         """Everybody is answered: the device is free, and the rest of the batch has time."""
         batch, factor = seen.batch, self.factors[-1]
-        self.free_s = batch.start_s + offsets[-2]
-        stages_ms = self.latency.pieces_ms(batch.sites, batch.formed.shape)
-        stages_s = [ms / 1e3 * factor for ms in stages_ms]
+        held_at, shape = self.chooser.held_at(batch.sites), batch.formed.shape
+        assert held_at is not None  # it was held there
+        held_ms = self.latency.held_ms(batch.sites, held_at, shape)
+        self.free_s = batch.start_s + factor * held_ms / 1e3
+        stages_s = [ms / 1e3 * factor for ms in self.latency.pieces_ms(held_at, shape)]
         if batch.shadow:
             stages_s.append(batch.end_s - batch.start_s - offsets[-1])
         whole_s = batch.end_s - self.free_s

@@ -118,11 +118,10 @@ class Deferral:
 
 
 def queue_ramps(batch: InFlight) -> None:
-    """Queue the programs of a batch on the device, up to its last ramp's."""
+    """Queue the programs of a batch on the device, up to where the rest is held."""
     assert batch.course is not None  # it is on the device
-    answers = batch.course.answers()
-    for _ in batch.sites:
-        batch.answers.put(next(answers))
+    for answer in batch.course.answers(batch.course.route.held_at):
+        batch.answers.put(answer)
 
 
 def queue_rest(batch: InFlight) -> None:

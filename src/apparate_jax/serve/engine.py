@@ -77,7 +77,8 @@ class Engine:
         self._programs = programs
         self._config = config or EngineConfig()
         self._plan = plan or ExitPlan()
-        self._chooser = Chooser(self._config, load_policy, programs.batch_sizes[-1])
+        depths = [site.depth for site in programs.sites]
+        self._chooser = Chooser(self._config, load_policy, programs.batch_sizes[-1], depths)
         self._clock = clock
         self._inputs = Inputs(self.model)
         self._release = Release(self.sites, programs.ramps, lambda: self._plan, observer, clock)
@@ -353,10 +354,7 @@ class Engine:
         scarce = self._release.is_scarce(len(batch.requests))
         for deferred in self._deferral.begin(batch, scarce=scarce):
             self._finish(deferred)
-        if batch.holds:
-            queue_ramps(batch)
-        else:
-            queue_rest(batch)
+        (queue_ramps if batch.holds else queue_rest)(batch)
 
     def _release_loop(self) -> None:
         try:

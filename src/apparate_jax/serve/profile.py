@@ -6,7 +6,6 @@ that a busy neighbour slows both; medians over the rounds, after dropping the sl
 single runs spread around that is kept for replay, and so is what the engine itself adds to them.
 """
 
-import itertools
 import json
 import os
 import platform
@@ -196,14 +195,14 @@ def answer_times(
 ) -> list[float]:
     """Milliseconds from dispatch to each of a route's answers on the host.
 
-    Queued as the engine does where it may defer: what is behind the last ramp once that one's
-    answers were read, and so the time that this takes is among what ramps cost.
+    Queued as the engine does where it may defer: what is held once the last ramp's answers were
+    read, so that the time that this takes is among what ramps cost.
     """
     start = clock()
     times = []
-    answers = route.dispatch(programs.ramp_params, inputs)
-    for together in (len(route.sites), None):
-        for answer in list(itertools.islice(answers, together)):
+    course = route.start(programs.ramp_params, inputs)
+    for stop in (route.held_at, None) if route.grace else (None,):
+        for answer in list(course.answers(stop)):
             np.asarray(answer)
             times.append((clock() - start) * 1e3)
     return times

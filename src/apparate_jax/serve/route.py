@@ -39,6 +39,8 @@ class Route:
         batch: Batch shape.
         merged: Whether the stages between active ramps are single programs.
         segments: In execution order.
+        grace: Segments behind the last ramp's that are queued with it where the rest is held: the
+            device runs them while the host reads that ramp's answers. 0: nothing is to be held.
         later: Sites and heads that run once the original's answer is queued, on the values of
             those sites: of atomic stages only.
     """
@@ -47,13 +49,14 @@ class Route:
     batch: int
     merged: bool
     segments: tuple[Segment, ...]
+    grace: int = 0
     later: tuple[tuple[int, Segment], ...] = ()
 
     @property
-    def behind_ramps(self) -> int:
-        """Place of the first program behind the last ramp's; 0 without ramps."""
+    def held_at(self) -> int:
+        """Place of the first program that is not queued with the ramps where the rest is held."""
         places = [i for i, segment in enumerate(self.segments, 1) if segment.ramp is not None]
-        return places[-1] if places else 0
+        return (places[-1] if places else 0) + self.grace
 
     def start(self, ramp_params: RampParams, inputs: Sequence[Any]) -> "Course":
         """A batch at the start of this route; nothing is queued yet."""
@@ -94,18 +97,21 @@ class Course:
 
     @property
     def rest(self) -> int:
-        """Programs behind the last ramp's, queued or not."""
-        return len(self.route.segments) + len(self.route.later) - self.route.behind_ramps
+        """Programs that are held, queued or not."""
+        return len(self.route.segments) + len(self.route.later) - self.route.held_at
 
-    def answers(self) -> Iterator[jax.Array]:
+    def answers(self, stop: int | None = None) -> Iterator[jax.Array]:
         """Queue what is left, program by program, without waiting for any.
+
+        Args:
+            stop: Place of the first program that is not queued yet; None for all.
 
         Yields:
             Packed answers f32[batch, 2 + classes], one per active site, then the original's, then
             one of each later head; each as soon as its program is queued, and it is on its way to
             the host when that completes.
         """
-        while self.left:
+        while self.left and self.queued != stop:
             answer = self.step()
             if answer is not None:
                 yield answer
@@ -133,10 +139,9 @@ class Course:
         return outputs[-1]
 
     def go_on_by(self, route: Route) -> None:
-        """Take another route from the last ramp on, as far as which this one was followed.
+        """Take another route from where this one is held.
 
         Args:
-            route: Of the same sites and batch shape; its programs behind the last ramp are to
-                give what those of this one would.
+            route: Of the same sites and batch shape, held behind the same value.
         """
-        self.route, self.queued = route, route.behind_ramps
+        self.route, self.queued = route, route.held_at
