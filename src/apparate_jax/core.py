@@ -270,6 +270,8 @@ class Profile:
             waits: forming the batch, handing it over, waking threads, resolving the answer.
         rest_ms: Idle times of the device before a batch, ascending from 0; empty if not measured.
         rest_factors: By how much a batch takes longer after each of them.
+        hold_ms: What it adds to the end of a batch to queue what is behind its last ramp only once
+            that ramp's answers were read; 0 if not measured.
     """
 
     device: str
@@ -279,6 +281,7 @@ class Profile:
     handling_ms: float = 0.0
     rest_ms: tuple[float, ...] = ()
     rest_factors: tuple[float, ...] = ()
+    hold_ms: float = 0.0
 
     def at(self, batch: int) -> ShapeProfile:
         """The smallest profiled shape that holds ``batch`` inputs (the largest one otherwise)."""

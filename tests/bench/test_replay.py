@@ -89,55 +89,63 @@ def test_early_answers_do_not_free_the_device_where_nothing_is_deferred():
     np.testing.assert_allclose(made.answers.latency_ms, [3, 13, 23])
 
 
-# With the ramp of the first site alone: its answer after 2.5 ms, held at the second site after 5.5,
-# the end after 10.5; what is held takes 5 ms at once, 2 and 3 ms in pieces.
+# With the ramp of the first site alone: its answer, behind which the rest is held, after 2.5 ms,
+# the end after 10.5; the rest takes 8 ms at once, 3, 2 and 3 ms in pieces.
 FIRST = ExitPlan((0,), (0.1,))
+RUN = ReplayConfig(load_policy=always)
 
 
 def test_the_rest_of_an_answered_batch_lets_others_go_before_it_by_hand():
     shown, stream = [], errors(*[[0.0, 0.0, 0.0]] * 3)
-    config = ReplayConfig(load_policy=always)
-    made = replay(stream, script(FIRST, shown=shown), ms(0, 1, 2), config)
-    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 7, 11.5])
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5, 11))
-    np.testing.assert_allclose(made.batches.finished_s, ms(21.5, 26.5, 31.5))
+    made = replay(stream, script(FIRST, shown=shown), ms(0, 1, 2), RUN)
+    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 4, 5.5])
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 5))
+    np.testing.assert_allclose(made.batches.finished_s, ms(15.5, 23.5, 31.5))
     assert len(shown) == 3
 
 
 def test_who_comes_while_a_piece_is_run_waits_for_it():
     stream = errors(*[[0.0, 0.0, 0.0]] * 2)
-    made = replay(stream, fixed(FIRST), ms(0, 6), ReplayConfig(load_policy=always))
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 7.5))
-    np.testing.assert_allclose(made.batches.finished_s, ms(16, 21))
+    made = replay(stream, fixed(FIRST), ms(0, 3), RUN)
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5))
+    np.testing.assert_allclose(made.batches.finished_s, ms(13, 21))
 
 
 def test_who_is_not_answered_goes_on_at_once():
     stream = errors([0.0, 0.9, 0.9], [0.9, 0.9, 0.9], [0.0, 0.9, 0.9])
-    made = replay(stream, fixed(FIRST), ms(0, 1, 2), ReplayConfig(load_policy=always))
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5, 16))
-    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 15, 16.5])
+    made = replay(stream, fixed(FIRST), ms(0, 1, 2), RUN)
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 13))
+    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 12, 13.5])
 
 
-def test_behind_the_last_site_nothing_is_held():
-    stream = errors(*[[0.0, 0.0, 0.0]] * 3)
-    made = replay(stream, fixed(BOTH), ms(0, 1, 2), ReplayConfig(load_policy=always))
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 11, 22))
+def test_to_hold_a_batch_takes_the_time_that_was_measured():
+    stream = errors([0.0, 0.9, 0.9], [0.9, 0.9, 0.9], [0.0, 0.9, 0.9])
+    stream = replace(stream, profile=replace(tiny.STREAM, hold_ms=0.5))
+    made = replay(stream, fixed(FIRST), ms(0, 1, 2), RUN)
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 3, 14))
+    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 13, 14.5])
+
+
+def test_where_little_is_left_nothing_is_held():
+    stream = replace(errors(*[[0.0, 0.0, 0.0]] * 3), depths=(0.95, 0.96, 0.97))
+    made = replay(stream, fixed(FIRST), ms(0, 1, 2), RUN)
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 10.5, 21))
 
 
 def test_a_deferred_batch_is_due_after_so_many_others():
     stream = errors(*[[0.0, 0.0, 0.0]] * 4)
     config = ReplayConfig(EngineConfig(defer=1), always)
-    made = replay(stream, fixed(FIRST), ms(0, 1, 6, 12), config)
-    # the third waits for what is left of the first, 5 ms, and the fourth for that of the second
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5, 16, 26.5))
-    np.testing.assert_allclose(made.batches.finished_s, ms(16, 26.5, 37, 42))
+    made = replay(stream, fixed(FIRST), ms(0, 1, 3, 6), config)
+    # the third waits for what is left of the first, 8 ms, and the fourth for that of the second
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 13, 23.5))
+    np.testing.assert_allclose(made.batches.finished_s, ms(13, 23.5, 34, 42))
 
 
 def test_a_deferred_batch_is_due_where_checked_answers_are_scarce():
     stream = errors(*[[0.0, 0.0, 0.0]] * 3)
-    capped = fixed(replace(FIRST, exit_cap=2))
-    made = replay(stream, capped, ms(0, 1, 2), ReplayConfig(load_policy=always))
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5, 16))
+    made = replay(stream, fixed(replace(FIRST, exit_cap=2)), ms(0, 1, 2), RUN)
+    # checking the first would make room for the third, had this policy taken it into account
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 13))
     np.testing.assert_array_equal(made.answers.exits, [0, 0, 3])
 
 
@@ -298,18 +306,13 @@ def test_a_device_that_slows_down():
 # What must hold, whatever the stream.
 
 
-def later(stream, sites):
-    """How deep what is held begins at least."""
-    return stream.depths[sites[-1]] + 0.06
-
-
 def reference(stream, plan, times, config):
     """The engine with a plan that never changes, request by request and as plainly as can be."""
     latency, sizes = LatencyModel(stream.profile), LatencyModel(stream.profile).batches
     waiting, ends, out, cap = list(range(len(times))), [], {}, plan.exit_cap
     since = left = begun = 0
     fill = free = 0.0
-    rests = []  # of deferred batches: begun before it, at once, in pieces, whether a piece was run
+    rests = []  # of deferred ones: begun before, at once, in pieces, whether a piece was run, size
     opens = any(threshold > 0 for threshold in plan.thresholds)
     while waiting:
         slot = ends[-config.engine.max_in_flight] if len(ends) >= config.engine.max_in_flight else 0
@@ -328,10 +331,10 @@ def reference(stream, plan, times, config):
         since += 1
         begun += 1
         start = max(at, free)
-        scarce = cap is not None and left + len(batch) > cap
-        while rests and (scarce or begun - rests[0][0] > config.engine.defer):
-            scarce = False
-            _, whole, pieces, partly = rests.pop(0)
+        room = np.inf if cap is None else cap - left
+        while rests and (room < len(batch) or begun - rests[0][0] > config.engine.defer):
+            _, whole, pieces, partly, size = rests.pop(0)
+            room += size
             start += sum(pieces) if partly else whole
         after = np.maximum.accumulate(latency.answers_ms(sites, shape)) / 1e3
         for position, site in enumerate(sites if sites == plan.sites else ()):
@@ -352,15 +355,14 @@ def reference(stream, plan, times, config):
             more = None
         free = end
         answered = all(out[i][1] < len(stream.site_names) for i in batch)
-        least = later(stream, sites) if sites else 1.0
-        behind = [s for s, depth in enumerate(stream.depths) if least <= depth <= 0.94]
-        if config.engine.defer and behind and opens and answered:
-            free = start + latency.held_ms(sites, behind[0], shape) / 1e3
-            stages = [stage / 1e3 for stage in latency.pieces_ms(behind[0], shape)]
+        opens_here = bool(sites) and opens and stream.depths[sites[-1]] <= 0.94
+        if config.engine.defer and opens_here and answered:
+            free = start + after[-2]
+            stages = [stage / 1e3 for stage in latency.pieces_ms(sites, shape)]
             stages += [] if more is None else [more]
-            size = -(-len(stages) // 4)
-            pieces = [sum(stages[k : k + size]) for k in range(0, len(stages), size)]
-            rests.append([begun, end - free, pieces, False])
+            at_once = -(-len(stages) // 4)
+            pieces = [sum(stages[k : k + at_once]) for k in range(0, len(stages), at_once)]
+            rests.append([begun, end - free, pieces, False, len(batch)])
         ends.append(free)
     released, sites = zip(*(out[i] for i in range(len(times))), strict=True)
     return np.asarray(released), np.asarray(sites)

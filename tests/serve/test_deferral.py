@@ -9,7 +9,7 @@ import pytest
 
 from apparate_jax.core import FINAL, BatchRecord, ExitPlan
 from apparate_jax.errors import ConfigError
-from apparate_jax.serve.choice import grace_site
+from apparate_jax.serve.choice import is_worth_holding
 from apparate_jax.serve.deferral import Deferral
 from apparate_jax.serve.engine import BatchingConfig, Engine, EngineConfig
 from tests.serve import models
@@ -17,8 +17,8 @@ from tests.serve import models
 LEAVE = ExitPlan((0,), (1.0,))
 
 
-def batch(*, holds: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(holds=holds, deferred=False, ended=False)
+def batch(size: int = 1, *, holds: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(requests=[None] * size, holds=holds, deferred=False, ended=False)
 
 
 class Gate:
@@ -76,13 +76,13 @@ def test_a_deferred_batch_is_due_after_so_many_others():
     assert made.drain() == batches[2:]
 
 
-def test_one_is_due_where_checked_answers_are_scarce():
-    made, batches = Deferral(8), [batch() for _ in range(3)]
+def test_so_many_are_due_that_everybody_may_leave_once_they_are_checked():
+    made, batches = Deferral(8), [batch(2) for _ in range(4)]
     for one in batches:
         made.begin(one)
         made.defer(one)
-    last = batch()
-    assert made.begin(last, scarce=True) == batches[:1]
+    last = batch(4)
+    assert made.begin(last, room=1) == batches[:2]
 
 
 def test_what_was_given_up_before_it_began_holds_up_nobody():
@@ -153,23 +153,20 @@ def test_shadow_batches_are_deferred_too():
 
 
 def test_nothing_is_held_where_little_is_left():
-    assert grace_site([0.2, 0.5, 0.7], [0]) == 1
-    assert grace_site([0.2, 0.5, 0.7], [0, 2]) is None
-    assert grace_site([0.2, 0.97], [0]) is None
-    assert grace_site([], []) is None
+    assert is_worth_holding([0.2, 0.5, 0.97], [0, 1])
+    assert not is_worth_holding([0.2, 0.5, 0.97], [0, 2])
+    assert not is_worth_holding([0.2], [])
 
 
-def test_the_device_has_work_while_the_last_ramps_answers_are_read():
-    """Merged and atomic stages are held behind the same value."""
+def test_merged_and_atomic_stages_are_held_behind_the_same_value():
     made = Gate().programs
     route, atomic = made.route((0,), 1), made.atomic_route((0,), 1)
-    assert (route.grace, atomic.grace) == (1, 1)
     inputs = made.example_inputs(1)
     course = route.start(made.ramp_params, inputs)
     assert len(list(course.answers(route.held_at))) == 1
-    assert (course.queued, course.left) == (2, 1)
+    assert (course.queued, course.left) == (1, 1)
     course.go_on_by(atomic)
-    assert course.left == course.rest == 3
+    assert course.left == course.rest == 4
     (final,) = course.answers()
     *_, expected = route.dispatch(made.ramp_params, inputs)
     np.testing.assert_array_equal(final, expected)

@@ -131,9 +131,10 @@ class _Run:
     members: list[Members] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
-    offsets: dict[tuple[Sites, int], Kind] = field(default_factory=dict)
+    offsets: dict[tuple[Sites, int, bool], Kind] = field(default_factory=dict)
     draws: list[float] = field(default_factory=list)
     handling_s: float = 0.0
+    hold_s: float = 0.0
     defer: int = 0
     chooser: Chooser = field(init=False)
     exits: list[NDArray[np.int32]] = field(default_factory=list)
@@ -150,6 +151,7 @@ class _Run:
         largest, depths = self.latency.batches[-1], self.stream.depths
         self.chooser = Chooser(engine, self.config.load_policy, largest, depths)
         self.handling_s = self.latency.profile.handling_ms / 1e3
+        self.hold_s = self.latency.profile.hold_ms / 1e3
 
     def step(self) -> bool:
         """Form the next batch, run it, and let the controller see it; False if there is none."""
@@ -196,11 +198,9 @@ class _Run:
     def _defer(self, seen: Seen, offsets: Sequence[float]) -> None:
         """Everybody is answered: the device is free, and the rest of the batch has time."""
         batch, factor = seen.batch, self.factors[-1]
-        held_at, shape = self.chooser.held_at(batch.sites), batch.formed.shape
-        assert held_at is not None  # it was held there
-        held_ms = self.latency.held_ms(batch.sites, held_at, shape)
-        self.free_s = batch.start_s + factor * held_ms / 1e3
-        stages_s = [ms / 1e3 * factor for ms in self.latency.pieces_ms(held_at, shape)]
+        self.free_s = batch.start_s + offsets[-2] + self.hold_s
+        stages_ms = self.latency.pieces_ms(batch.sites, batch.formed.shape)
+        stages_s = [ms / 1e3 * factor for ms in stages_ms]
         if batch.shadow:
             stages_s.append(batch.end_s - batch.start_s - offsets[-1])
         whole_s = batch.end_s - self.free_s
@@ -233,16 +233,18 @@ class _Run:
     def _run(self, batch: Batch) -> tuple[int, list[float]]:
         """Run a batch: its kind, and from its start to each answer in seconds."""
         shape, formed_s, pace = batch.formed.shape, batch.formed.formed_s, self.config.pace
-        kind, medians, spread = self._offsets(batch.sites, shape)
+        kind, medians, spread = self._offsets(batch)
         start_s = max(formed_s + self.handling_s, self.free_s)
         begun = len(self.kinds) + 1
         cap = self.plan.exit_cap
-        scarce = cap is not None and self.left + batch.size > cap
-        while self.deferred and (scarce or begun - self.deferred[0].begun > self.defer):
-            scarce = False
-            rest = self.deferred.popleft()
+        room = math.inf if cap is None else cap - self.left
+        while self.deferred:
+            rest = self.deferred[0]
+            if room >= batch.size and begun - rest.begun <= self.defer:
+                break
+            room += rest.seen.batch.size
             start_s = self.free_s = start_s + rest.left_s
-            self._end(rest, start_s)
+            self._end(self.deferred.popleft(), start_s)
         batch.start_s = start_s
         if pace is None:
             draw = int(self.draws[len(self.kinds)] * len(spread))
@@ -258,14 +260,16 @@ class _Run:
         )
         return kind, offsets
 
-    def _offsets(self, sites: Sites, shape: int) -> Kind:
+    def _offsets(self, batch: Batch) -> Kind:
         """What is known of batches of this kind."""
-        known = self.offsets.get((sites, shape))
+        sites, shape, holds = batch.sites, batch.formed.shape, batch.holds
+        known = self.offsets.get((sites, shape, holds))
         if known is None:
             answers = np.maximum.accumulate(self.latency.answers_ms(sites, shape)) / 1e3
+            answers[-1] += self.hold_s if holds else 0.0
             spread = self.latency.profile.at(shape).spread or (1.0,)
             known = Kind(len(self.offsets), tuple(answers.tolist()), spread)
-            self.offsets[sites, shape] = known
+            self.offsets[sites, shape, holds] = known
         return known
 
     def _settled(self, batch: Batch, finish_s: float) -> bool:
@@ -368,10 +372,10 @@ class _Run:
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """At which site each request left, and how long after its batch's start, in the median."""
         exits = np.concatenate(self.exits)[order]
-        widest = max(len(sites) for sites, _ in self.offsets) + 1
+        widest = max(len(sites) for sites, *_ in self.offsets) + 1
         after_s = np.zeros((len(self.offsets), widest))
         where = np.zeros((len(self.offsets), widest), np.int32)
-        for (sites, _), (row, offsets, _) in self.offsets.items():
+        for (sites, *_), (row, offsets, _) in self.offsets.items():
             after_s[row, : len(offsets)] = offsets
             where[row, : len(offsets)] = (*sites, self.stream.end)
         return where[kind, exits], after_s[kind, exits]

@@ -64,19 +64,11 @@ class LatencyModel:
         apart = max(0.0, shape.site_ms[-1] + shape.tail_ms - shape.vanilla_ms)
         return apart + sum(ms for s, ms in enumerate(shape.ramp_ms) if s not in sites)
 
-    def held_ms(self, sites: tuple[int, ...], held_at: int, batch: int) -> float:
-        """From dispatch to the value of a site behind the last ramp."""
-        shape = self.profile.at(batch)
-        *_, last, total = self.answers_ms(sites, batch)
-        rest = shape.site_ms[-1] + shape.tail_ms - shape.site_ms[sites[-1]]
-        share = (shape.site_ms[held_at] - shape.site_ms[sites[-1]]) / rest if rest > 0 else 1.0
-        return last + share * (total - last)
-
-    def pieces_ms(self, held_at: int, batch: int) -> tuple[float, ...]:
-        """What is behind a site, stage by stage and each waited for."""
+    def pieces_ms(self, sites: tuple[int, ...], batch: int) -> tuple[float, ...]:
+        """What is behind the last ramp of a batch, stage by stage and each waited for."""
         shape = self.profile.at(batch)
         ends = np.append(shape.site_ms, shape.site_ms[-1] + shape.tail_ms)
-        return tuple(np.diff(ends[held_at:]).tolist())
+        return tuple(np.diff(ends[sites[-1] :]).tolist())
 
     def rest_factor(self, idle_ms: float) -> float:
         """By how much a batch takes longer after the device was idle; 1 if that is not known."""

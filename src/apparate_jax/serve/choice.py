@@ -10,30 +10,21 @@ from apparate_jax.control.load import Load, LoadPolicy, next_fill, shadow_due
 from apparate_jax.core import ExitPlan
 from apparate_jax.serve.engine_config import EngineConfig
 
-GRACE = 0.06
-"""Share of the model's cost that is queued behind the last ramp before the rest is held."""
+LEAST = 0.06
+"""Share of the model's cost behind the last ramp that it is worth to hold."""
 
 
-def grace_site(depths: Sequence[float], sites: Sequence[int]) -> int | None:
-    """The site behind which the rest of a batch is held, if it is: some work behind the last ramp.
-
-    The device does that while the host reads the ramp's answers, so that it never waits for it.
+def is_worth_holding(depths: Sequence[float], sites: Sequence[int]) -> bool:
+    """Whether enough is left behind the last of these ramps to wait for its answers before it.
 
     Args:
         depths: Of all sites, ascending.
         sites: Active ones.
 
-    Returns:
-        None where there is no ramp, or too little behind the last one to be held.
-
-    >>> grace_site([0.2, 0.4, 0.42, 0.5, 0.99], [0, 1]), grace_site([0.2, 0.99], [0, 1])
-    (3, None)
+    >>> is_worth_holding([0.2, 0.96], [0]), is_worth_holding([0.2, 0.96], [0, 1])
+    (True, False)
     """
-    if not sites or sites[-1] >= len(depths):
-        return None
-    wanted = depths[sites[-1]] + GRACE
-    later = (site for site, depth in enumerate(depths) if wanted <= depth <= 1.0 - GRACE)
-    return next(later, None)
+    return bool(sites) and sites[-1] < len(depths) and depths[sites[-1]] <= 1.0 - LEAST
 
 
 class Choice(NamedTuple):
@@ -65,7 +56,6 @@ class Chooser:
             depths: Of all sites, ascending.
         """
         self._depths = tuple(depths)
-        self._held_at: dict[tuple[int, ...], int | None] = {}
         self._timed = config.batching.timed
         self._defers = config.deferrals > 0
         self._policy = policy
@@ -90,12 +80,6 @@ class Chooser:
             shadow = False  # it would hold up requests that were promised an answer in time
         if shadow:
             self._since_shadow = 0
-        leaves = bool(sites) and any(threshold > 0.0 for threshold in plan.thresholds)
-        holds = self._defers and leaves and not exact and self.held_at(sites) is not None
-        return Choice(sites, shadow, holds)
-
-    def held_at(self, sites: tuple[int, ...]) -> int | None:
-        """:func:`grace_site` of these ramps."""
-        if sites not in self._held_at:
-            self._held_at[sites] = grace_site(self._depths, sites)
-        return self._held_at[sites]
+        leaves = any(threshold > 0.0 for threshold in plan.thresholds)
+        may_hold = self._defers and leaves and not exact
+        return Choice(sites, shadow, may_hold and is_worth_holding(self._depths, sites))

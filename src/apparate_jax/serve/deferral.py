@@ -44,16 +44,16 @@ class Deferral:
     def __len__(self) -> int:
         return len(self._deferred)
 
-    def begin(self, batch: InFlight, *, scarce: bool = False) -> list[InFlight]:
+    def begin(self, batch: InFlight, room: float = math.inf) -> list[InFlight]:
         """Begin a batch, once none is held: its programs may be queued now.
 
         Args:
             batch: If it ``holds``, none follows until it goes on, is deferred or ended.
-            scarce: Whether it may not let everybody leave early unless more answers are checked.
+            room: How many may leave early before further early answers are checked.
 
         Returns:
-            Deferred batches that have waited long enough, and one at least if answers are scarce:
-            their rest is to be queued first.
+            Deferred batches whose rest is to be queued first: those that have waited long enough,
+            and so many that everybody in this one may leave once they are checked.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._held is None)
@@ -62,9 +62,12 @@ class Deferral:
                 self._held = batch if batch.holds else None
                 self._waited_for.append(batch)
             due = []
-            while self._deferred and (scarce or self._begun - self._deferred[0][1] > self._limit):
+            while self._deferred:
+                oldest, begun = self._deferred[0]
+                if room >= len(batch.requests) and self._begun - begun <= self._limit:
+                    break
+                room += len(oldest.requests)
                 due.append(self._deferred.popleft()[0])
-                scarce = False
             return due
 
     def go_on(self) -> None:

@@ -326,11 +326,12 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
             return
-        self._in_flight.put(batch)
         try:
             self._dispatch(batch)
         except BaseException as error:
             batch.answers.put(told(error))
+            if batch.course is None:  # the releaser does not know of it yet
+                self._in_flight.put(batch)
             if not isinstance(error, Exception):
                 raise
 
@@ -350,10 +351,10 @@ class Engine:
         inputs = jax.device_put(
             [padded(column, batch.shape) for column in columns], programs.device
         )
-        batch.course = route.start(programs.ramp_params, inputs)
-        scarce = self._release.is_scarce(len(batch.requests))
-        for deferred in self._deferral.begin(batch, scarce=scarce):
+        for deferred in self._deferral.begin(batch, self._release.room()):
             self._finish(deferred)
+        batch.course = route.start(programs.ramp_params, inputs)
+        self._in_flight.put(batch)
         (queue_ramps if batch.holds else queue_rest)(batch)
 
     def _release_loop(self) -> None:

@@ -83,8 +83,14 @@ def measure(
         shapes.append(_measure_shape(programs, active, batch, budget_s, clock))
         if progress is not None:
             progress(done, len(programs.batch_sizes), f"batch {batch} measured")
-    handling_ms = _handling_ms(programs, budget_s, clock)
-    return Profile(device_name(), jax.__version__, active, tuple(shapes), handling_ms)
+    return Profile(
+        device_name(),
+        jax.__version__,
+        active,
+        tuple(shapes),
+        handling_ms=_handling_ms(programs, budget_s, clock),
+        hold_ms=_hold_ms(programs, active, budget_s, clock) if active else 0.0,
+    )
 
 
 def _measure_shape(
@@ -145,6 +151,22 @@ def _handling_ms(programs: Programs, budget_s: float, clock: Any) -> float:
         return max(0.0, _medians(_rounds(both, budget_s, clock))[2])
 
 
+def _hold_ms(
+    programs: Programs, sites: tuple[int, ...], budget_s: float, clock: Callable[[], float]
+) -> float:
+    """What it adds to one input to wait for the last ramp's answers before the rest is queued."""
+    batch = programs.batch_sizes[0]
+    route = programs.route(sites, batch)
+    inputs = jax.device_put(programs.example_inputs(batch), programs.device)
+
+    def both() -> list[float]:
+        *_, at_once = answer_times(route, programs, inputs, clock)
+        *_, held = answer_times(route, programs, inputs, clock, hold=True)
+        return [at_once, held, held - at_once]
+
+    return max(0.0, _medians(_rounds(both, budget_s, clock))[2])
+
+
 def rested(
     programs: Programs, profile: Profile, *, clock: Callable[[], float] = time.perf_counter
 ) -> Profile:
@@ -191,17 +213,27 @@ def _medians(rounds: Times) -> list[float]:
 
 
 def answer_times(
-    route: Route, programs: Programs, inputs: Any, clock: Callable[[], float] = time.perf_counter
+    route: Route,
+    programs: Programs,
+    inputs: Any,
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    hold: bool = False,
 ) -> list[float]:
     """Milliseconds from dispatch to each of a route's answers on the host.
 
-    Queued as the engine does where it may defer: what is held once the last ramp's answers were
-    read, so that the time that this takes is among what ramps cost.
+    Args:
+        route: Its programs.
+        programs: For the parameters of their ramps.
+        inputs: On the device.
+        clock: Seconds.
+        hold: Queue what is behind the last ramp once that one's answers were read, as the engine
+            does where it may defer it; else all at once.
     """
     start = clock()
     times = []
     course = route.start(programs.ramp_params, inputs)
-    for stop in (route.held_at, None) if route.grace else (None,):
+    for stop in (route.held_at, None) if hold else (None,):
         for answer in list(course.answers(stop)):
             np.asarray(answer)
             times.append((clock() - start) * 1e3)
@@ -274,6 +306,7 @@ def profile_from_json(raw: Any) -> Profile:
         raw.get("handling_ms", 0.0),
         tuple(raw.get("rest_ms", ())),
         tuple(raw.get("rest_factors", ())),
+        raw.get("hold_ms", 0.0),
     )
 
 

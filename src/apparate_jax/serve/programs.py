@@ -31,7 +31,6 @@ from apparate_jax.errors import ConfigError
 from apparate_jax.graph import Program, Stage
 from apparate_jax.ramps.answer import CRITERIA, pack_answer
 from apparate_jax.ramps.heads import PARAM_NAMES, Ramp, head_logits, pool
-from apparate_jax.serve.choice import grace_site
 from apparate_jax.serve.compile_process import CompileError, CompileProcess, is_useful
 from apparate_jax.serve.executables import Executables
 from apparate_jax.serve.route import Route, Segment
@@ -152,7 +151,7 @@ class Programs:
             for done, batch in enumerate(self.batch_sizes, 1):
                 if (chosen, batch) not in self._merged:
                     segments = tuple(self._merged_segments(chosen, batch, child))
-                    route = self._merged_route(chosen, batch, segments)
+                    route = Route(chosen, batch, True, segments)
                     self._run_once(route)
                     self._merged[chosen, batch] = route
                 if progress is not None:
@@ -240,9 +239,7 @@ class Programs:
             segments.append(stage)
             if site in sites:
                 segments.append(heads[site])
-        held_at = grace_site([site.depth for site in self.sites], sites)
-        grace = 0 if held_at is None else held_at - sites[-1]
-        return Route(sites, batch, False, tuple(segments), grace)
+        return Route(sites, batch, False, tuple(segments))
 
     def _run_once(self, route: Route) -> None:
         inputs = jax.device_put(self.example_inputs(route.batch), self.device)
@@ -259,16 +256,8 @@ class Programs:
     def _merged_segments(
         self, sites: tuple[int, ...], batch: int, child: CompileProcess | None = None
     ) -> Iterator[Segment]:
-        held_at = grace_site([site.depth for site in self.sites], sites)
-        stops = (*sites, None) if held_at is None else (*sites, held_at, None)
-        for start, stop in itertools.pairwise((None, *stops)):
-            ramp = stop if stop in sites else None
-            yield self._segment(batch, start, stop, ramp=ramp, child=child)
-
-    def _merged_route(
-        self, sites: tuple[int, ...], batch: int, segments: tuple[Segment, ...]
-    ) -> Route:
-        return Route(sites, batch, True, segments, grace=len(segments) - len(sites) - 1)
+        for start, stop in itertools.pairwise((None, *sites, None)):
+            yield self._segment(batch, start, stop, ramp=stop, child=child)
 
     def _merge_in_background(self, sites: tuple[int, ...], busy: Callable[[], bool]) -> None:
         missing = [batch for batch in self.batch_sizes if (sites, batch) not in self._merged]
@@ -283,7 +272,7 @@ class Programs:
                         time.sleep(REST_S)
                         if not self._may_go_on(sites, busy):
                             return
-                    route = self._merged_route(sites, batch, tuple(segments))
+                    route = Route(sites, batch, True, tuple(segments))
                     self._run_once(route)  # what does not run is not swapped in
                     self._merged[sites, batch] = route
             except CompileError:

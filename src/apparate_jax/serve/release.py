@@ -6,6 +6,7 @@ answer too. It runs on the engine's releaser thread alone.
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -54,10 +55,10 @@ class Release:
         self._clock = clock
         self._exits = 0  # early answers since the start
 
-    def is_scarce(self, count: int) -> bool:
-        """Whether not all of so many may leave early, unless more answers are checked before."""
+    def room(self) -> float:
+        """How many more may leave early before further early answers are checked."""
         cap = self._plan().exit_cap
-        return cap is not None and self._exits + count > cap
+        return math.inf if cap is None else cap - self._exits
 
     def ramps(self, batch: InFlight) -> None:
         """Answer those in a batch who may leave at its ramps.

@@ -39,8 +39,6 @@ class Route:
         batch: Batch shape.
         merged: Whether the stages between active ramps are single programs.
         segments: In execution order.
-        grace: Segments behind the last ramp's that are queued with it where the rest is held: the
-            device runs them while the host reads that ramp's answers. 0: nothing is to be held.
         later: Sites and heads that run once the original's answer is queued, on the values of
             those sites: of atomic stages only.
     """
@@ -49,14 +47,13 @@ class Route:
     batch: int
     merged: bool
     segments: tuple[Segment, ...]
-    grace: int = 0
     later: tuple[tuple[int, Segment], ...] = ()
 
     @property
     def held_at(self) -> int:
-        """Place of the first program that is not queued with the ramps where the rest is held."""
+        """Place of the first program behind the last ramp's; 0 without ramps."""
         places = [i for i, segment in enumerate(self.segments, 1) if segment.ramp is not None]
-        return (places[-1] if places else 0) + self.grace
+        return places[-1] if places else 0
 
     def start(self, ramp_params: RampParams, inputs: Sequence[Any]) -> "Course":
         """A batch at the start of this route; nothing is queued yet."""
@@ -97,7 +94,7 @@ class Course:
 
     @property
     def rest(self) -> int:
-        """Programs that are held, queued or not."""
+        """Programs behind the last ramp's, queued or not."""
         return len(self.route.segments) + len(self.route.later) - self.route.held_at
 
     def answers(self, stop: int | None = None) -> Iterator[jax.Array]:
@@ -139,9 +136,9 @@ class Course:
         return outputs[-1]
 
     def go_on_by(self, route: Route) -> None:
-        """Take another route from where this one is held.
+        """Take another route from the last ramp on, as far as which this one was followed.
 
         Args:
-            route: Of the same sites and batch shape, held behind the same value.
+            route: Of the same sites and batch shape.
         """
         self.route, self.queued = route, route.held_at
