@@ -47,7 +47,7 @@ RUNS: dict[str, tuple[str, tuple[str, ...], StudyConfig]] = {
     "guard-drift": ("guard", REVIEWS, replace(LONG, stream="drift")),
     "guard-classes": (
         "guard",
-        ("cifar-by-class",),
+        ("cifar-resnet-18",),
         replace(LONG, stream="recorded", requests=6000),
     ),
     "seeds": ("baselines", ("imdb",), RIVALS),
