@@ -12,6 +12,7 @@ from typing import Any
 from _common import RESULTS
 
 from apparate_jax.bench.plot import COLOURS
+from apparate_jax.core import FINAL
 
 DOCS = Path(__file__).parent.parent / "docs"
 BATCH = 4
@@ -31,12 +32,24 @@ def stages(report: dict[str, Any]) -> list[Bar]:
     """When each stage of a batch ends and what leaves then: (start ms, end ms, label)."""
     (shape,) = (s for s in report["profile"] if s["batch"] == BATCH)
     ends = [*shape["release_ms"], shape["total_ms"]]
-    rates = report["apparate"]["exit_rates"]
+    names = [*report["profiled_sites"], FINAL]
     starts = [0.0, *ends[:-1]]
     return [
         (start, end, f"{rate:.0%} leave\n{name}\n{end:.0f} ms")
-        for start, end, (name, rate) in zip(starts, ends, rates.items(), strict=True)
+        for start, end, name, rate in zip(starts, ends, names, left_by(report, names), strict=True)
     ]
+
+
+def left_by(report: dict[str, Any], names: list[str]) -> list[float]:
+    """Shares of answers by the stages of the profiled set.
+
+    The set may have changed in the run: who left at another site counts to the next stage's end.
+    """
+    depths = {**report["apparate"]["depths"], FINAL: 1.0}
+    shares = [0.0] * len(names)
+    for site, rate in report["apparate"]["exit_rates"].items():
+        shares[next(i for i, name in enumerate(names) if depths[name] >= depths[site])] += rate
+    return shares
 
 
 def new_figure(width: float, height: float) -> Any:

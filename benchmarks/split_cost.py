@@ -22,13 +22,13 @@ ROUNDS = {1: 200, 2: 120, 4: 80, 8: 50}
 
 
 def route_runner(
-    programs: Programs, sites: tuple[int, ...], batch: int, inputs: Any
+    programs: Programs, sites: tuple[int, ...], batch: int, inputs: Any, *, hold: bool = False
 ) -> Callable[[], None]:
     """Dispatch a route and wait for its final answer on the host."""
     route = programs.route(sites, batch)
 
     def run() -> None:
-        answer_times(route, programs, inputs)
+        answer_times(route, programs, inputs, hold=hold)
 
     return run
 
@@ -69,6 +69,8 @@ def measure(programs: Programs, program: Program, model: Model, batch: int) -> d
     }
     for name, sites in SETS.items():
         fns[name] = route_runner(programs, sites, batch, inputs)
+    held = SETS["two ramps"]
+    fns["two ramps, held behind the last"] = route_runner(programs, held, batch, inputs, hold=True)
     times = paired(fns, ROUNDS[batch])
     base = times["original"]
     return {

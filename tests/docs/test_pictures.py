@@ -27,7 +27,10 @@ def test_stages_follow_one_another_to_the_end(pictures):
     bars = pictures.stages(report)
     assert [start for start, *_ in bars] == [0, *(end for _, end, _ in bars[:-1])]
     assert bars[-1][1] == shape["total_ms"]
-    assert [label.splitlines()[1] for *_, label in bars] == list(report["apparate"]["exit_rates"])
+    names = [*report["profiled_sites"], "final"]
+    assert [label.splitlines()[1] for *_, label in bars] == names
+    shares = pictures.left_by(report, names)
+    assert sum(shares) == pytest.approx(sum(report["apparate"]["exit_rates"].values()))
 
 
 def test_both_are_drawn(pictures, tmp_path):

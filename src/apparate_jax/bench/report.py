@@ -114,6 +114,7 @@ def build_report(
     report["compared"] = _compared(result, report)
     report["rounds"] = [_round(r) for r in result.rounds]
     report["profile"] = _profile(subject.profile)
+    report["profiled_sites"] = [subject.names[site] for site in subject.profile.sites]
     report["environment"] = environment()
     return report
 

@@ -284,6 +284,7 @@ class Engine:
         self._leave(len(batch.requests))
         if not batch.deferred:
             self._slots.release()
+        if self._deferral.has_time():
             self._queue.wake()
 
     def _dispatch_loop(self) -> None:
@@ -344,9 +345,8 @@ class Engine:
 
     def _dispatch(self, batch: InFlight) -> None:
         programs = self._programs
-        route = (programs.shadow_route if batch.shadow else programs.route)(
-            batch.sites, batch.shape
-        )
+        find = programs.shadow_route if batch.shadow else programs.route
+        route = find(batch.sites, batch.shape)
         columns = zip(*(request.inputs for request in batch.requests), strict=True)
         inputs = jax.device_put(
             [padded(column, batch.shape) for column in columns], programs.device
