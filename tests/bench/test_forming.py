@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apparate_jax.bench.replay import ReplayConfig, replay, saturate
@@ -127,6 +127,7 @@ def test_the_engines_queue_forms_the_same_batches(data, gaps, settled):
 
 @settings(max_examples=80, deadline=None)
 @given(gaps, st.integers(1, 3))
+@example([0.0005, 0.0, 0.0, 0.0, 0.0], 2)
 def test_requests_that_are_alike_are_served_as_any_others(gaps, in_flight):
     """The short way for the default policy and the engine's line give the same."""
     times = np.cumsum(gaps)

@@ -43,7 +43,7 @@ def test_a_trace_a_file_and_no_oracle(apparate, trained, data, tmp_path):
     )
     assert done.status == 0
     report = json.loads(path.read_text())
-    assert report["oracle"] == {"p50_ms": None} and 8 <= report["requests"] <= 40
+    assert report["oracle"] == {"p50_ms": None} and report["requests"] >= 8
     for words in ("tiny on inputs.npz", "p50 latency, ms", "throughput", "where answers left"):
         assert words in done.out
 

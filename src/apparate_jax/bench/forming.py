@@ -187,10 +187,11 @@ class Lined:
             engine.batching.slo_quantile,
         )
         self._ends: deque[float] = deque()
+        self._formed_s = -math.inf
 
     def form(self, free_s: float, sites: Sites) -> Formed | None:
-        """The next batch."""
-        at_s = free_s
+        """The next batch; never before the one that was formed last."""
+        at_s = max(free_s, self._formed_s)
         while True:
             self._arrive(at_s, sites)
             coming_s = self._next_s()
@@ -205,6 +206,7 @@ class Lined:
                 continue
             members = self._leave(decision, at_s)
             if len(members):
+                self._formed_s = at_s
                 return Formed(members, decision.shape, at_s, self._line.count)
 
     def coming_s(self, from_s: float) -> float:
