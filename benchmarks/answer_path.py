@@ -6,17 +6,20 @@ results/answer_path.json.
 """
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
+import jax
 import numpy as np
 from _common import write_result
 from _demo import demo_checkpoint
 
 from apparate_jax.core import ExitPlan
 from apparate_jax.graph import trace
-from apparate_jax.serve.engine import Engine
+from apparate_jax.serve.engine import Engine, EngineConfig
 from apparate_jax.serve.programs import Programs
+from apparate_jax.serve.route import Course
 
 ROUNDS = 400
 
@@ -31,14 +34,18 @@ class Timed(Programs):
         route = super().route(sites, batch)
         noted = self.on_host
 
-        class Watched:
-            def dispatch(self, params: Any, inputs: Any) -> Any:
+        class Waited(Course):
+            def answers(self, stop: int | None = None) -> Iterator[jax.Array]:
                 # All are queued before the first can be ready, as when serving: the later stages
                 # compete for the cores, their dispatch does not compete for the interpreter.
-                for answer in list(route.dispatch(params, inputs)):
+                for answer in list(super().answers(stop)):
                     np.asarray(answer)
                     noted.append(time.monotonic())
                     yield answer
+
+        class Watched:
+            def start(self, params: Any, inputs: Any) -> Course:
+                return Waited(route, params, inputs)
 
         return Watched()
 
@@ -57,7 +64,7 @@ def main() -> None:
         waits: list[float] = []
         rows = model.example_inputs(batch)
         names = [spec.name for spec in model.inputs]
-        engine = Engine(programs, plan=plan)
+        engine = Engine(programs, EngineConfig(defer=0), plan=plan)
         done: list[float] = []
 
         def note(_: "Future[Any]", done: list[float] = done) -> None:

@@ -6,7 +6,7 @@ on the device and queued, and everything that wakes it.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from _timing import in_turns, medians
 from apparate_jax.core import ExitPlan
 from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.programs import Programs
+from apparate_jax.serve.route import Course, Route
 
 STAGES = (1, 2, 3, 4, 6)
 BATCHES = 200
@@ -26,16 +27,16 @@ BATCHES = 200
 
 
 class Noted:
-    """A route that notes the dispatcher's processor time whenever it is dispatched."""
+    """A route that notes the dispatcher's processor time whenever a batch takes it."""
 
-    def __init__(self, route: Any, noted: list[float]) -> None:
+    def __init__(self, route: Route, noted: list[float]) -> None:
         """Stand in for a route."""
         self._route, self._noted = route, noted
 
-    def dispatch(self, ramp_params: Any, inputs: Any) -> Iterator[jax.Array]:
-        """Queue every program."""
+    def start(self, ramp_params: Any, inputs: Any) -> Course:
+        """A batch at the start of the route."""
         self._noted.append(time.thread_time())
-        yield from self._route.dispatch(ramp_params, inputs)
+        return self._route.start(ramp_params, inputs)
 
 
 class Watched:
