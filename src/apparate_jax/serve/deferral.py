@@ -22,7 +22,7 @@ from apparate_jax.serve.in_flight import InFlight
 from apparate_jax.serve.programs import Programs
 
 PIECES = 4
-"""Parts in which the rest of a deferred batch is run at least, if it has so many stages."""
+"""Parts in which the rest of a deferred batch is run while nobody waits, at most."""
 
 
 class Deferral:
@@ -146,6 +146,7 @@ def run_piece(batch: InFlight, programs: Programs, clock: Callable[[], float]) -
     course = batch.course
     assert course is not None  # it is on the device
     batch.deferred_s += clock() - batch.rests_s
+    answer = None
     try:
         if course.route.merged:
             course.go_on_by(programs.finer(course.route))
