@@ -1,13 +1,11 @@
 """The paper's evaluation on the project's own workloads: `paper.toml`, as `apparate bench paper`.
 
 Writes results/paper.json, and the report into runs/paper. Workloads without a recording are left
-out (``benchmarks/traces.py`` makes and measures them), and whatever else is not there. The
-study of arrivals has Azure's conversations too where $APPARATE_DATA/traces/azure_llm_conv.csv is
-there. Words are options of the command: ``benchmarks/paper.py --quick``.
+out (``benchmarks/traces.py`` makes and measures them), and whatever else is not there. Words are
+options of the command: ``benchmarks/paper.py --quick``.
 """
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -23,7 +21,6 @@ from apparate_jax.bench.recording import load
 
 SUITE = Path(__file__).with_name("paper.toml")
 OUT = ROOT / "runs" / "paper"
-ARRIVALS = Path(os.environ.get("APPARATE_DATA", "")) / "traces" / "azure_llm_conv.csv"
 RECORDINGS = ("trace", "heavy")
 FIGURE = ("key", "what", "ours", "paper", "verdict", "reason", "sentence")
 
@@ -53,8 +50,6 @@ def there(suite: Suite) -> list[Workload]:
                 f"{one.name}: without {', '.join(sorted(set(missing)))}, not there or no latencies"
             )
         given = {f.name: getattr(one, f.name) for f in fields(one) if f.name not in missing}
-        if one.arrivals is None and ARRIVALS.is_file():
-            given["arrivals"] = ARRIVALS
         kept.append(Workload(**given))
     return kept
 

@@ -5,30 +5,23 @@ are run, and the others stay in the file as they were. Azure's traces of arrival
 they are there.
 """
 
-import csv
 import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from _azure import patterns as azure
 from _common import RESULTS, write_result
 from _demo import ROOT
 
 from apparate_jax.bench.recording import Recording, load
 from apparate_jax.bench.studies import STUDIES, run_study
-from apparate_jax.bench.study import Inputs, Pattern, StudyConfig, head_to_head
+from apparate_jax.bench.study import Inputs, StudyConfig, head_to_head
 from apparate_jax.bench.study_plot import plot_study
-from apparate_jax.bench.workload import from_counts, read_trace
 
 TRACES = ROOT / "runs" / "traces"
 PICTURES = ROOT / "runs" / "studies"
-AZURE = ROOT.parent / "shared" / "data" / "traces"
-"""Azure's public traces: two of arrival times, and invocations per minute of functions."""
-AZURE_TIMES = ("azure_llm_code", "azure_llm_conv")
-AZURE_COUNTS = "azure_functions_500"
 KEPT = (
     *("setting", "system", "agreement", "disagreement", "worst_disagreement"),
     *("windows_below_constraint", "p25_saved_frac", "p50_saved_frac", "p95_saved_frac"),
@@ -73,33 +66,6 @@ def trace(name: str) -> Recording | None:
     """A trace, or None if it was not made here."""
     path = TRACES / f"{name}.npz"
     return load(path) if path.is_file() else None
-
-
-def azure(requests: int) -> tuple[Pattern, ...]:
-    """Azure's arrivals that are there; the others are named with what is missing."""
-    found = []
-    for name in (*AZURE_TIMES, AZURE_COUNTS):
-        path = AZURE / f"{name}.csv"
-        if not path.is_file():
-            print(f"arrivals: without {name}, there is no {path.name} in {AZURE}")
-        elif name == AZURE_COUNTS:
-            found.append(Pattern("azure_function", from_counts(busy_minutes(path, requests), 60.0)))
-        else:
-            found.append(Pattern(name, read_trace(path)))
-    return tuple(found)
-
-
-def busy_minutes(path: Path, requests: int) -> list[int]:
-    """Invocations per minute of the burstiest function that has about as many as wanted.
-
-    That is the one whose counts have the largest variance over their mean, of those with at least
-    as many invocations as requests and at most twice as many: all of its hours are played. A file
-    of Azure Functions has four columns of names and then one for each minute.
-    """
-    with path.open(newline="") as file:
-        rows = [[int(count) for count in row[4:]] for row in list(csv.reader(file))[1:]]
-    fitting = [row for row in rows if requests <= sum(row) <= 2 * requests]
-    return max(fitting, key=lambda row: np.var(row) / np.mean(row))
 
 
 def run(name: str) -> dict[str, Any] | None:

@@ -6,8 +6,8 @@
 The first records what is not there yet into runs/traces, all of it or what is named: the demo's
 model on reviews of three sources, with DeeBERT's ramps too, and at DistilBERT's size; networks on
 CIFAR-10, whose classes drift and shift; fixed cameras, with a head for the camera or a published
-network's 1,000 classes. What is missing is skipped, with a reason. The ramps of each are trained on
-data that is not recorded.
+network's 1,000 classes. Beside them it writes Azure's arrivals. What is missing is skipped, with a
+reason. The ramps of each are trained on data that is not recorded.
 
 Answers do not depend on what else the machine does, latencies do: so they are measured by the
 second command, where nothing else runs, and stored in the recordings that are there. Recordings of
@@ -20,6 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from _azure import write_arrivals
 from _traces_profiles import measure, save, unmeasured
 from _traces_streams import TRACES, MissingError
 from _traces_workloads import Traced, all_workloads, with_ramps
@@ -61,6 +62,7 @@ def make(work: Traced) -> None:
 def record_all(works: list[Traced]) -> None:
     """Record what is not there yet."""
     TRACES.mkdir(parents=True, exist_ok=True)
+    write_arrivals(TRACES)
     for work in works:
         if work.trace.is_file():
             print(f"{work.name}: kept")
