@@ -14,8 +14,10 @@ from typing import Any
 
 from _common import write_result
 from _demo import ROOT
+from _paper_targets import rows
 from _traces_profiles import is_measured
 
+from apparate_jax.bench.paper.run import PARTS_FOLDER
 from apparate_jax.bench.paper.suite import Suite, Workload, paths_of, read_suite
 from apparate_jax.bench.recording import load
 
@@ -88,7 +90,7 @@ def compact(report: dict[str, Any]) -> dict[str, Any]:
         | {"figures": [{key: figure[key] for key in FIGURE} for figure in row["figures"]]}
         for row in report["summary"]
     ]
-    kept = ("quick", "config", "workloads", "verdicts", "parts")
+    kept = ("quick", "config", "verdicts", "parts")
     return {key: report[key] for key in kept} | {
         "summary": summary,
         "findings": findings,
@@ -109,7 +111,7 @@ def main() -> None:
     words = ["bench", "paper", str(suite), "--out", str(OUT), *sys.argv[1:]]
     subprocess.run([program, *words], check=True)
     report = json.loads((OUT / "report.json").read_text(encoding="utf-8"))
-    write_result("paper", compact(report))
+    write_result("paper", {"workloads": rows(report, OUT / PARTS_FOLDER), **compact(report)})
 
 
 if __name__ == "__main__":
