@@ -76,12 +76,13 @@ def record_all(works: list[Traced]) -> None:
 def profile_all(works: list[Traced]) -> None:
     """Measure the checkpoints of workloads, each in a process of its own."""
     recorded = [work for work in all_workloads().values() if work.trace.is_file()]
-    for name in [work.name for work in works if work not in recorded]:
+    names = {work.name for work in works}
+    for name in sorted(names - {work.name for work in recorded}):
         print(f"{name}: skipped, there is no recording")
     groups: dict[Path, list[Traced]] = {}
     for work in recorded:
         groups.setdefault(work.checkpoint, []).append(work)
-    wanted = [group for group in groups.values() if any(work in works for work in group)]
+    wanted = [group for group in groups.values() if names & {work.name for work in group}]
     for group in wanted:
         if len(wanted) > 1:
             words = [sys.executable, __file__, "--profiles", group[0].name]
