@@ -15,6 +15,7 @@ from apparate_jax.control.load import Load, always, by_worth, next_fill
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.batching import batch_shape
+from apparate_jax.serve.choice import Left, hold_of, next_left
 from apparate_jax.serve.engine import EngineConfig
 from tests.bench import tiny
 
@@ -233,7 +234,8 @@ def reference(stream, plan, times, config):
     waiting, ends, out, cap = list(range(len(times))), [], {}, plan.exit_cap
     since = left = begun = 0
     fill = free = 0.0
-    rests = []  # of deferred ones: begun before, at once, in pieces, whether a piece was run, size
+    rests = []  # of deferred ones: begun before, at once, in pieces, whether a piece was run, exits
+    seen = Left()
     opens = any(threshold > 0 for threshold in plan.thresholds)
     while waiting:
         slot = ends[-config.engine.max_in_flight] if len(ends) >= config.engine.max_in_flight else 0
@@ -241,7 +243,7 @@ def reference(stream, plan, times, config):
             rests[0][3] = True
             slot = free = max(slot, free) + rests[0][2].pop(0)
             if not rests[0][2]:
-                rests.pop(0)
+                seen = next_left(seen, *rests.pop(0)[4])
         at = max(slot, times[waiting[0]])
         there = [i for i in waiting if times[i] <= at]
         take, shape = batch_shape(len(there), sizes)
@@ -253,10 +255,13 @@ def reference(stream, plan, times, config):
         begun += 1
         start = max(at, free)
         room = np.inf if cap is None else cap - left
+        opens_here = config.engine.defer and opens
+        hold = hold_of(stream.depths, sites, take, seen) if opens_here else 0
         while rests and (room < len(batch) or begun - rests[0][0] > config.engine.defer):
-            _, whole, pieces, partly, size = rests.pop(0)
-            room += size
+            _, whole, pieces, partly, exits = rests.pop(0)
+            room += len(exits[1])
             start += sum(pieces) if partly else whole
+            seen = next_left(seen, *exits)
         after = np.maximum.accumulate(latency.answers_ms(sites, shape)) / 1e3
         for position, site in enumerate(sites if sites == plan.sites else ()):
             for i in batch:
@@ -275,15 +280,16 @@ def reference(stream, plan, times, config):
         else:
             more = None
         free = end
-        answered = all(out[i][1] < len(stream.site_names) for i in batch)
-        opens_here = bool(sites) and opens and stream.depths[sites[-1]] <= 0.94
-        if config.engine.defer and opens_here and answered:
-            free = start + after[-2]
-            stages = [stage / 1e3 for stage in latency.pieces_ms(sites, shape)]
+        exits = np.array([(*sites, len(stream.site_names)).index(out[i][1]) for i in batch])
+        if exits.max() < hold:
+            free = start + after[hold - 1]
+            stages = [stage / 1e3 for stage in latency.pieces_ms(sites, shape, hold)]
             stages += [] if more is None else [more]
             at_once = -(-len(stages) // 4)
             pieces = [sum(stages[k : k + at_once]) for k in range(0, len(stages), at_once)]
-            rests.append([begun, end - free, pieces, False, len(batch)])
+            rests.append([begun, end - free, pieces, False, (sites, exits)])
+        else:
+            seen = next_left(seen, sites, exits)
         ends.append(free)
     released, sites = zip(*(out[i] for i in range(len(times))), strict=True)
     return np.asarray(released), np.asarray(sites)

@@ -92,3 +92,28 @@ def test_a_deferred_batch_is_due_where_checked_answers_are_scarce():
     # checking the first would make room for the third, had this policy taken it into account
     np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 13))
     np.testing.assert_array_equal(made.answers.exits, [0, 0, 3])
+
+
+# With the ramps of the first and third sites, answers after 2.5 and 8 ms, the end after 11: behind
+# the first is 3 ms, then 2, the third's head 0.2, and 3.
+
+
+def test_a_batch_is_held_behind_the_ramp_that_frees_most_by_hand():
+    stream = errors(*[[0.0, 0.0, 0.0]] * 4)
+    latency = LatencyModel(tiny.STREAM)
+    first, third, end = (round(ms, 6) for ms in latency.answers_ms((0, 2), 1))
+    made = replay(stream, fixed(BOTH), ms(0, 40, 41, 42), RUN)
+    # nothing is known of the first batch: it is held behind the last ramp; all left at the first
+    np.testing.assert_allclose(made.batches.started_s[1:], ms(40, 40 + first, 40 + 2 * first))
+    assert latency.pieces_ms((0, 2), 1, 1) == pytest.approx((3.0, 2.0, 0.2, 3.0))
+    assert latency.pieces_ms((0, 2), 1, 2) == pytest.approx((3.0,))
+    assert first < third < end
+
+
+def test_the_rest_of_who_left_before_the_hold_only_is_queued_at_once():
+    rows = [[0.0, 0.9, 0.9]] * 3 + [[0.9, 0.9, 0.0]] + [[0.0, 0.9, 0.9]]
+    made = replay(errors(*rows), fixed(BOTH), ms(0, 40, 80, 120, 121), RUN)
+    first, third, end = LatencyModel(tiny.STREAM).answers_ms((0, 2), 1)
+    # the fourth leaves behind the hold: it is answered there, and the fifth waits for its end
+    assert made.answers.latency_ms[3] == pytest.approx(third)
+    assert made.answers.latency_ms[4] == pytest.approx(end - 1 + first)

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from apparate_jax.control.load import always
 from apparate_jax.core import FINAL, BatchRecord, ExitPlan
 from apparate_jax.errors import ConfigError
-from apparate_jax.serve.choice import is_worth_holding
+from apparate_jax.ramps.answer import unpack_answer
+from apparate_jax.serve.choice import REMEMBERED, Chooser, Left, hold_of, next_left
 from apparate_jax.serve.deferral import Deferral
 from apparate_jax.serve.engine import BatchingConfig, Engine, EngineConfig
 from tests.serve import models
@@ -17,8 +19,8 @@ from tests.serve import models
 LEAVE = ExitPlan((0,), (1.0,))
 
 
-def batch(size: int = 1, *, holds: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(requests=[None] * size, holds=holds, deferred=False, ended=False)
+def batch(size: int = 1, *, hold: int = 1) -> SimpleNamespace:
+    return SimpleNamespace(requests=[None] * size, hold=hold, deferred=False, ended=False)
 
 
 class Gate:
@@ -42,7 +44,7 @@ class Gate:
 
 
 def test_none_is_begun_while_another_is_held():
-    made, first, second = Deferral(8), batch(), batch(holds=False)
+    made, first, second = Deferral(8), batch(), batch(hold=0)
     made.begin(first)
     waits = threading.Thread(target=made.begin, args=(second,))
     waits.start()
@@ -89,8 +91,76 @@ def test_what_was_given_up_before_it_began_holds_up_nobody():
     made, first = Deferral(8), batch()
     made.end(first)
     made.begin(first)
-    made.begin(batch(holds=False))
+    made.begin(batch(hold=0))
     assert not made.has_time()
+
+
+# Behind which ramp.
+
+DEPTHS = (0.2, 0.5, 0.9, 0.97)
+SETS = (0, 1, 2)
+
+
+def exits(*positions):
+    return np.array(positions, np.int32)
+
+
+def test_shares_of_those_who_left_are_those_of_all_inputs_at_first():
+    left = next_left(Left(), SETS, exits(0, 1, 3, 3))
+    left = next_left(left, SETS, exits(1, 1))
+    assert left == Left(SETS, pytest.approx((1 / 6, 4 / 6, 4 / 6)), 6)
+
+
+def test_what_was_long_ago_is_forgotten():
+    left = next_left(Left(), SETS, exits(*[0] * REMEMBERED))
+    assert left.shares == (1.0, 1.0, 1.0) and left.inputs == REMEMBERED
+    left = next_left(left, SETS, exits(*[3] * (REMEMBERED // 4)))
+    assert left.shares == pytest.approx((0.75, 0.75, 0.75)) and left.inputs == REMEMBERED
+    left = next_left(left, SETS, exits(*[3] * 2 * REMEMBERED))
+    assert left.shares == pytest.approx((0.0, 0.0, 0.0))
+
+
+def test_other_ramps_begin_anew_and_none_say_nothing():
+    left = Left(SETS, (0.1, 0.2, 0.3), 99)
+    assert next_left(left, (), exits(0, 0)) == left
+    assert next_left(left, SETS, exits()) == left
+    assert next_left(left, (1,), exits(0, 1)) == Left((1,), (0.5,), 2)
+
+
+def test_a_batch_is_held_where_that_frees_most():
+    left = Left(SETS, (0.3, 0.7, 0.9), 256)
+    # one input: 0.3 x 0.8 = 0.24, 0.7 x 0.5 = 0.35 and 0.9 x 0.1 = 0.09
+    assert hold_of(DEPTHS, SETS, 1, left) == 2
+    # five of them, all answered: 0.002, 0.084 and 0.059; nine: 0.00002, 0.020 and 0.039
+    assert hold_of(DEPTHS, SETS, 5, left) == 2
+    assert hold_of(DEPTHS, SETS, 9, left) == 3
+    assert hold_of(DEPTHS, SETS, 1, left._replace(shares=(0.5, 0.7, 0.9))) == 1
+
+
+def test_nothing_is_held_where_that_frees_too_little():
+    assert hold_of(DEPTHS, SETS, 1, Left(SETS, (0.0, 0.01, 0.1), 256)) == 0
+    assert hold_of(DEPTHS, SETS, 32, Left(SETS, (0.3, 0.7, 0.9), 256)) == 0
+    assert hold_of(DEPTHS, (3,), 1, Left((3,), (1.0,), 256)) == 0  # little is left behind it
+    assert hold_of(DEPTHS, (), 1, Left()) == 0
+
+
+def test_before_anything_was_seen_a_batch_is_held_as_late_as_is_worth_it():
+    assert hold_of(DEPTHS, (0, 1, 3), 4, Left()) == 2
+    assert hold_of(DEPTHS, (0, 1), 4, Left(SETS, (0.9, 0.9, 0.9), 256)) == 2
+    assert hold_of(DEPTHS, (3,), 4, Left()) == 0
+
+
+def test_the_chooser_learns_where_inputs_leave():
+    made = Chooser(EngineConfig(), always, 4, DEPTHS)
+    plan = ExitPlan(SETS, (0.1, 0.1, 0.1))
+    assert made.next(plan, 1, 0).hold == 3
+    made.saw(SETS, exits(0, 0, 0, 1))
+    assert made.next(plan, 1, 0).hold == 1
+    assert made.next(plan, 1, 0, exact=True).hold == 0
+    assert made.next(ExitPlan(SETS, (0.0, 0.0, 0.0)), 1, 0).hold == 0
+    assert made.next(ExitPlan(), 1, 0).hold == 0
+    off = Chooser(EngineConfig(defer=0), always, 4, DEPTHS)
+    assert off.next(plan, 1, 0).hold == 0
 
 
 # In the engine.
@@ -132,6 +202,24 @@ def test_every_input_runs_to_its_end(defer):
     assert sum(len(record.exits) for record in gate.records) == 40
 
 
+def test_ramps_behind_the_hold_are_heard_too():
+    gate = Gate()
+    gate.programs.warm_merged((0, 1))
+    plan = ExitPlan((0, 1), (1.0, 1.0))
+    first = gate.programs.sites[0].name
+    with Engine(gate.programs, EngineConfig(), plan=plan, observer=gate.records.append) as engine:
+        for seed in range(6):
+            assert engine.submit(models.example(seed)).result(30).exit == first
+            assert engine.wait_idle(30)
+    route = gate.programs.route((0, 1), 1)
+    for seed, record in enumerate(gate.records):
+        assert record.sites == (0, 1) and record.exits.tolist() == [0]
+        rows = [models.example(seed)["x"][None]]
+        *ramps, _ = map(np.asarray, route.dispatch(gate.programs.ramp_params, rows))
+        errors = [float(unpack_answer(answer)[0][0]) for answer in ramps]
+        np.testing.assert_allclose(record.errors[0], errors, rtol=1e-5, atol=1e-6)
+
+
 def test_closing_runs_what_is_deferred_to_its_end():
     gate = Gate()
     with gate.engine() as engine:
@@ -152,21 +240,15 @@ def test_shadow_batches_are_deferred_too():
     assert [record.shadow.sites for record in gate.records] == [(0, 1, 2, 3)] * 3
 
 
-def test_nothing_is_held_where_little_is_left():
-    assert is_worth_holding([0.2, 0.5, 0.97], [0, 1])
-    assert not is_worth_holding([0.2, 0.5, 0.97], [0, 2])
-    assert not is_worth_holding([0.2], [])
-
-
 def test_merged_and_atomic_stages_are_held_behind_the_same_value():
     made = Gate().programs
     route, atomic = made.route((0,), 1), made.atomic_route((0,), 1)
     inputs = made.example_inputs(1)
     course = route.start(made.ramp_params, inputs)
-    assert len(list(course.answers(route.held_at))) == 1
+    assert len(list(course.answers(route.behind(1)))) == 1
     assert (course.queued, course.left) == (1, 1)
     course.go_on_by(atomic)
-    assert course.left == course.rest == 4
+    assert course.left == course.rest(1) == 4
     (final,) = course.answers()
     *_, expected = route.dispatch(made.ramp_params, inputs)
     np.testing.assert_array_equal(final, expected)

@@ -131,7 +131,7 @@ class _Run:
     members: list[Members] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
-    offsets: dict[tuple[Sites, int, bool], Kind] = field(default_factory=dict)
+    offsets: dict[tuple[Sites, int, int], Kind] = field(default_factory=dict)
     draws: list[float] = field(default_factory=list)
     handling_s: float = 0.0
     hold_s: float = 0.0
@@ -187,7 +187,7 @@ class _Run:
             [formed.formed_s, batch.start_s, finish_s, batch.size, formed.shape, batch.shadow]
         )
         seen = Seen(batch, stretch.errors[rows], stretch.agrees[rows], exits)
-        if batch.holds and int(exits.max()) < len(batch.sites):
+        if int(exits.max()) < batch.hold:
             self._defer(seen, offsets)
         else:
             self.free_s = batch.end_s
@@ -198,8 +198,8 @@ class _Run:
     def _defer(self, seen: Seen, offsets: Sequence[float]) -> None:
         """Everybody is answered: the device is free, and the rest of the batch has time."""
         batch, factor = seen.batch, self.factors[-1]
-        self.free_s = batch.start_s + offsets[-2] + self.hold_s
-        stages_ms = self.latency.pieces_ms(batch.sites, batch.formed.shape)
+        self.free_s = batch.start_s + offsets[batch.hold - 1] + self.hold_s
+        stages_ms = self.latency.pieces_ms(batch.sites, batch.formed.shape, batch.hold)
         stages_s = [ms / 1e3 * factor for ms in stages_ms]
         if batch.shadow:
             stages_s.append(batch.end_s - batch.start_s - offsets[-1])
@@ -227,8 +227,8 @@ class _Run:
         """Which ramps it runs, by the load that it sees."""
         self._apply(formed.formed_s)
         size = len(formed.members)
-        sites, shadow, holds = self.chooser.next(self.plan, size, formed.waiting)
-        return Batch(formed, size, sites, shadow, holds)
+        sites, shadow, hold = self.chooser.next(self.plan, size, formed.waiting)
+        return Batch(formed, size, sites, shadow, hold)
 
     def _run(self, batch: Batch) -> tuple[int, list[float]]:
         """Run a batch: its kind, and from its start to each answer in seconds."""
@@ -262,14 +262,14 @@ class _Run:
 
     def _offsets(self, batch: Batch) -> Kind:
         """What is known of batches of this kind."""
-        sites, shape, holds = batch.sites, batch.formed.shape, batch.holds
-        known = self.offsets.get((sites, shape, holds))
+        sites, shape, hold = batch.sites, batch.formed.shape, batch.hold
+        known = self.offsets.get((sites, shape, hold))
         if known is None:
             answers = np.maximum.accumulate(self.latency.answers_ms(sites, shape)) / 1e3
-            answers[-1] += self.hold_s if holds else 0.0
+            answers[hold:] += self.hold_s if hold else 0.0
             spread = self.latency.profile.at(shape).spread or (1.0,)
             known = Kind(len(self.offsets), tuple(answers.tolist()), spread)
-            self.offsets[sites, shape, holds] = known
+            self.offsets[sites, shape, hold] = known
         return known
 
     def _settled(self, batch: Batch, finish_s: float) -> bool:
@@ -307,6 +307,7 @@ class _Run:
 
     def _observe(self, seen: Seen) -> None:
         batch = seen.batch
+        self.chooser.saw(batch.sites, seen.exits)
         shadow = self._shadow(batch.formed.members) if batch.shadow else None
         shape = batch.formed.shape
         told = Observation(batch.sites, seen.errors, seen.agrees, seen.exits, shape, 0, shadow)

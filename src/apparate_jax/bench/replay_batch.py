@@ -39,7 +39,7 @@ class Batch:
     size: int
     sites: Sites
     shadow: bool
-    holds: bool
+    hold: int
     start_s: float = 0.0
     end_s: float = 0.0
 

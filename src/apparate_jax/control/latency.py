@@ -64,11 +64,15 @@ class LatencyModel:
         apart = max(0.0, shape.site_ms[-1] + shape.tail_ms - shape.vanilla_ms)
         return apart + sum(ms for s, ms in enumerate(shape.ramp_ms) if s not in sites)
 
-    def pieces_ms(self, sites: tuple[int, ...], batch: int) -> tuple[float, ...]:
-        """What is behind the last ramp of a batch, stage by stage and each waited for."""
+    def pieces_ms(self, sites: tuple[int, ...], batch: int, hold: int) -> tuple[float, ...]:
+        """What is behind so many ramps of a batch: stages and later heads, each waited for."""
         shape = self.profile.at(batch)
         ends = np.append(shape.site_ms, shape.site_ms[-1] + shape.tail_ms)
-        return tuple(np.diff(ends[sites[-1] :]).tolist())
+        first, later = sites[hold - 1], set(sites[hold:])
+        pieces = []
+        for site, took_ms in enumerate(np.diff(ends[first:]).tolist(), first + 1):
+            pieces += [took_ms, shape.ramp_ms[site]] if site in later else [took_ms]
+        return tuple(pieces)
 
     def rest_factor(self, idle_ms: float) -> float:
         """By how much a batch takes longer after the device was idle; 1 if that is not known."""

@@ -1,7 +1,7 @@
 """Whose turn the device is: batches that somebody waits for go before those that are answered.
 
 Once everybody in a batch has an early answer, what is left of it only checks them. So a batch with
-ramps is **held** behind the last one until its answers were read: if nobody waits for more it is
+ramps is **held** behind one of them until its answers were read: if nobody waits for more it is
 **deferred**, and its rest runs piece by piece while nobody waits; otherwise the rest is queued at
 once. Every input still runs to its end, in another order: those who come meanwhile need not wait
 for work that has no hurry. No batch is begun while another is held, for it would come between
@@ -48,7 +48,7 @@ class Deferral:
         """Begin a batch, once none is held: its programs may be queued now.
 
         Args:
-            batch: If it ``holds``, none follows until it goes on, is deferred or ended.
+            batch: If it has a ``hold``, none follows until it goes on, is deferred or ended.
             room: How many may leave early before further early answers are checked.
 
         Returns:
@@ -59,7 +59,7 @@ class Deferral:
             self._changed.wait_for(lambda: self._held is None)
             self._begun += 1
             if not batch.ended:
-                self._held = batch if batch.holds else None
+                self._held = batch if batch.hold else None
                 self._waited_for.append(batch)
             due = []
             while self._deferred:
@@ -123,7 +123,7 @@ class Deferral:
 def queue_ramps(batch: InFlight) -> None:
     """Queue the programs of a batch on the device, up to where the rest is held."""
     assert batch.course is not None  # it is on the device
-    for answer in batch.course.answers(batch.course.route.held_at):
+    for answer in batch.course.answers(batch.course.route.behind(batch.hold)):
         batch.answers.put(answer)
 
 
@@ -140,7 +140,7 @@ def queue_rest(batch: InFlight) -> None:
 def run_piece(batch: InFlight, programs: Programs, clock: Callable[[], float]) -> bool:
     """Run a part of what is left of a batch, and wait for it; whether nothing is left.
 
-    The stages behind the last ramp are run one by one or a few at a time, so that who comes
+    The stages behind the hold are run one by one or a few at a time, so that who comes
     meanwhile waits for a part of them only. An error goes to the batch's answers.
     """
     course = batch.course
@@ -150,7 +150,7 @@ def run_piece(batch: InFlight, programs: Programs, clock: Callable[[], float]) -
     try:
         if course.route.merged:
             course.go_on_by(programs.finer(course.route))
-        for _ in range(min(course.left, math.ceil(course.rest / PIECES))):
+        for _ in range(min(course.left, math.ceil(course.rest(batch.hold) / PIECES))):
             answer = course.step()
             if answer is not None:
                 batch.answers.put(answer)

@@ -1,9 +1,9 @@
 """The engine: batches in, answers out as their ramps complete, every input run to its end.
 
 Two threads. The **dispatcher** forms a batch of fixed shape, hands it over and queues its programs
-on the device, up to the last ramp's at once (JAX dispatch is asynchronous). The **releaser** waits
+on the device, up to the held ramp's at once (JAX dispatch is asynchronous). The **releaser** waits
 for each packed answer in turn; whoever's error is below the ramp's threshold gets its answer there
-and then. Behind the last ramp the rest of the batch is queued at once if anybody waits for it, and
+and then. Behind it the rest of the batch is queued at once if anybody waits for it, and
 deferred if everybody is answered (:mod:`apparate_jax.serve.deferral`); at the end every input has
 the original model's answer too, and the batch's record goes to the observer. At most
 ``max_in_flight`` batches with unanswered requests are on the device: two keep it busy. A **shadow
@@ -339,9 +339,9 @@ class Engine:
     def _make_batch(self, requests: list[Request], shape: int) -> InFlight:
         plan, now_s = self._plan, self._clock()
         exact = any(request.exact for request in requests)
-        sites, shadow, holds = self._chooser.next(plan, len(requests), self.waiting, exact=exact)
+        sites, shadow, hold = self._chooser.next(plan, len(requests), self.waiting, exact=exact)
         self._forecast.begin(now_s, len(requests), plan.sites, sites, shadow=shadow)
-        return InFlight(requests, sites, shape, now_s, shadow=shadow, holds=holds)
+        return InFlight(requests, sites, shape, now_s, shadow=shadow, hold=hold)
 
     def _dispatch(self, batch: InFlight) -> None:
         programs = self._programs
@@ -355,7 +355,7 @@ class Engine:
             self._finish(deferred)
         batch.course = route.start(programs.ramp_params, inputs)
         self._in_flight.put(batch)
-        (queue_ramps if batch.holds else queue_rest)(batch)
+        (queue_ramps if batch.hold else queue_rest)(batch)
 
     def _release_loop(self) -> None:
         try:
@@ -370,10 +370,11 @@ class Engine:
 
     def _release_one(self, batch: InFlight) -> None:
         try:
-            if not batch.deferred:
-                self._release.ramps(batch)
-                if batch.holds and not self._goes_on(batch):
+            if batch.hold and not batch.deferred:
+                self._release.ramps(batch, batch.hold)
+                if not self._goes_on(batch):
                     return
+            self._release.ramps(batch)
             self._release.final(batch)
         except BaseException as error:
             logger.exception("a batch of %d requests failed", len(batch.requests))
@@ -381,6 +382,7 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
         else:
+            self._chooser.saw(batch.sites, batch.exits)
             self._ended(batch)
 
     def _goes_on(self, batch: InFlight) -> bool:

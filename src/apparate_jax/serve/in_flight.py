@@ -30,7 +30,7 @@ class InFlight:
         shape: Padded batch size.
         dispatched_s: When it was handed to the device, seconds of the engine's clock.
         shadow: Whether the heads of the inactive ramps follow the original's answer.
-        holds: Whether what follows its last ramp is queued only once that ramp's answers were read.
+        hold: Ramps after which the rest is queued only once their answers were read; 0: at once.
         deferred: Whether everybody was answered by then, so that the rest has time.
         ended: Whether it ran to its end or was given up.
         rests_s: Since when what is left of it waits, once it is deferred.
@@ -50,7 +50,7 @@ class InFlight:
     shape: int
     dispatched_s: float
     shadow: bool = False
-    holds: bool = False
+    hold: int = 0
     deferred: bool = False
     ended: bool = False
     rests_s: float = 0.0

@@ -60,13 +60,17 @@ class Release:
         cap = self._plan().exit_cap
         return math.inf if cap is None else cap - self._exits
 
-    def ramps(self, batch: InFlight) -> None:
-        """Answer those in a batch who may leave at its ramps.
+    def ramps(self, batch: InFlight, stop: int | None = None) -> None:
+        """Answer those in a batch who may leave at its ramps that were not read yet.
+
+        Args:
+            batch: On the device.
+            stop: The first ramp that is left for later; none is if None.
 
         Raises:
             Exception: Whatever ended the batch on the device.
         """
-        for position, site in enumerate(batch.sites):
+        for position in range(len(batch.ready_s), len(batch.sites) if stop is None else stop):
             error, label, logits = next_answer(batch)
             batch.ready_s.append(self._clock())
             batch.errors[:, position], batch.predictions[:, position] = error, label
@@ -76,7 +80,7 @@ class Release:
                 if plan.exit_cap is not None and self._exits >= plan.exit_cap:
                     break
                 if not batch.requests[row].exact:
-                    where = self._sites[site]
+                    where = self._sites[batch.sites[position]]
                     answer = make_answer(row, label, logits, error, where.name, where.depth)
                     self._exits += 1
                     self._resolve(batch, int(row), position, answer)

@@ -49,11 +49,10 @@ class Route:
     segments: tuple[Segment, ...]
     later: tuple[tuple[int, Segment], ...] = ()
 
-    @property
-    def held_at(self) -> int:
-        """Place of the first program behind the last ramp's; 0 without ramps."""
+    def behind(self, ramps: int) -> int:
+        """Place of the first program behind so many ramps'; 0 behind none."""
         places = [i for i, segment in enumerate(self.segments, 1) if segment.ramp is not None]
-        return places[-1] if places else 0
+        return places[ramps - 1] if ramps else 0
 
     def start(self, ramp_params: RampParams, inputs: Sequence[Any]) -> "Course":
         """A batch at the start of this route; nothing is queued yet."""
@@ -92,10 +91,9 @@ class Course:
         """Programs that are not queued yet."""
         return len(self.route.segments) + len(self.route.later) - self.queued
 
-    @property
-    def rest(self) -> int:
-        """Programs behind the last ramp's, queued or not."""
-        return len(self.route.segments) + len(self.route.later) - self.route.held_at
+    def rest(self, ramps: int) -> int:
+        """Programs behind so many ramps', queued or not."""
+        return len(self.route.segments) + len(self.route.later) - self.route.behind(ramps)
 
     def answers(self, stop: int | None = None) -> Iterator[jax.Array]:
         """Queue what is left, program by program, without waiting for any.
@@ -136,9 +134,10 @@ class Course:
         return outputs[-1]
 
     def go_on_by(self, route: Route) -> None:
-        """Take another route from the last ramp on, as far as which this one was followed.
+        """Take another route from the ramp on to which this one was followed.
 
         Args:
             route: Of the same sites and batch shape.
         """
-        self.route, self.queued = route, route.held_at
+        passed = sum(segment.ramp is not None for segment in self.route.segments[: self.queued])
+        self.route, self.queued = route, route.behind(passed)
