@@ -62,7 +62,7 @@ def as_toml(workloads: list[Workload]) -> str:
     for one in workloads:
         given = {field.name: getattr(one, field.name) for field in fields(one)}
         lines = [
-            f"{key} = {json.dumps(str(value.resolve() if isinstance(value, Path) else value))}"
+            f"{key} = {json.dumps(str(value.resolve()) if isinstance(value, Path) else value)}"
             for key, value in given.items()
             if value is not None
         ]

@@ -38,6 +38,7 @@ def live(
     load_frac: Annotated[
         float, typer.Option(help="Arrival rate, as a share of the original's measured throughput.")
     ] = LIVE.load_frac,
+    rate: options.Rate = None,
     arrivals: Annotated[
         str, typer.Option(help="poisson, fixed, or a CSV file of arrival times.")
     ] = LIVE.arrivals,
@@ -102,6 +103,7 @@ def live(
     times = arrival_times(arrivals)
     config = LiveConfig(
         load_frac=load_frac,
+        rate_rps=rate,
         arrivals=arrivals if times is None else LIVE.arrivals,
         rounds=rounds,
         round_s=round_seconds,
@@ -134,7 +136,7 @@ def live(
         )
         oracle_ms = _oracle(loaded, service, result, examples, phase) if oracle else None
         service.programs.close()
-    report = build_report(Subject.of(service, examples.name), result, load_frac, oracle_ms)
+    report = build_report(Subject.of(service, examples.name), result, config.stated_load, oracle_ms)
     report["system"] = system
     if plot is not None:
         draw(report, result, oracle_ms, plot)

@@ -146,9 +146,8 @@ def live_runner(phase: Phases) -> Live:
             result = run_live(service, examples, config, trace=times, on_phase=on_phase)
         finally:
             service.programs.close()
-        return build_report(
-            Subject.of(service, examples.name), result, config.load_frac, oracle_ms=None
-        )
+        subject = Subject.of(service, examples.name)
+        return build_report(subject, result, config.stated_load, oracle_ms=None)
 
     return live
 

@@ -34,6 +34,7 @@ def replay(
     load_frac: Annotated[
         float, typer.Option(help="Arrival rate, as a share of the original's throughput.")
     ] = REPLAYED.load_frac,
+    rate: options.Rate = None,
     arrivals: Annotated[
         str, typer.Option(help="poisson, fixed, or a CSV file of arrival times.")
     ] = REPLAYED.arrivals,
@@ -73,6 +74,7 @@ def replay(
     times = arrival_times(arrivals)
     config = ReplayedConfig(
         load_frac=load_frac,
+        rate_rps=rate,
         arrivals=arrivals if times is None else REPLAYED.arrivals,
         requests=requests,
         settle=settle,
@@ -96,7 +98,7 @@ def replay(
     refused = {name: made.refused.counts() for name, made in replays.items()}
     # The oracle answers what the original answered, request by request.
     oracle_ms = None if any(refused.values()) else oracle_of(stream, result)
-    report = build_report(subject(stream, accuracy), result, load_frac, oracle_ms)
+    report = build_report(subject(stream, accuracy), result, config.stated_load, oracle_ms)
     report["replay"] = {
         "recording": str(recording),
         "recorded_on": {"device": stream.profile.device, "jax": stream.profile.jax_version},

@@ -81,6 +81,10 @@ SloMs = Annotated[
     ),
 ]
 QueueSize = Annotated[int, typer.Option(help="Requests that may wait.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Requests per second instead of a share of the load, as of a camera."),
+]
 Defer = Annotated[
     int,
     typer.Option(help="Batches that may go before the rest of one that is answered; 0: none."),

@@ -77,7 +77,8 @@ def prepare(
     config, settings = config or ReplayedConfig(), settings or ReplayConfig()
     policy = policy_of("vanilla", task)
     full = saturate(policy.recording, policy.controller, config.saturated, settings)
-    rate, count = config.load_frac * full.throughput_rps, config.settle + config.requests
+    rate = config.rate_rps or config.load_frac * full.throughput_rps
+    count = config.settle + config.requests
     if trace is None:
         times = arrivals(config.arrivals, rate, count, config.seed)
     else:

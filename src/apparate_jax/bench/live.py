@@ -27,7 +27,15 @@ from apparate_jax.bench.comparison import (
     concatenate,
 )
 from apparate_jax.bench.feed import Example, Held, feed
-from apparate_jax.bench.workload import ARRIVALS, Times, arrivals, at_rate, stretch
+from apparate_jax.bench.workload import (
+    ARRIVALS,
+    Times,
+    arrivals,
+    at_rate,
+    check_load,
+    load_of,
+    stretch,
+)
 from apparate_jax.core import BatchRecord
 from apparate_jax.data.dataset import Dataset
 from apparate_jax.errors import ConfigError, QueueFullError
@@ -45,6 +53,7 @@ class LiveConfig:
 
     Attributes:
         load_frac: Mean arrival rate, as a share of the original's measured throughput.
+        rate_rps: Requests per second instead, as of a camera.
         arrivals: ``"poisson"`` or ``"fixed"``; not used with a trace.
         rounds: How often both systems take their turn.
         round_s: Length of one round of arrivals.
@@ -66,10 +75,10 @@ class LiveConfig:
     settle: int = 512
     seed: int = 0
     noise_floor: bool = False
+    rate_rps: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.load_frac <= 4.0:
-            raise ConfigError(f"load_frac is {self.load_frac}, expected above 0 and at most 4")
+        check_load(self.load_frac, self.rate_rps)
         if min(self.rounds, self.outstanding) < 1 or min(self.round_s, self.saturation_s) <= 0:
             raise ConfigError(
                 f"rounds {self.rounds}, outstanding {self.outstanding}, round_s {self.round_s} and "
@@ -81,6 +90,16 @@ class LiveConfig:
             raise ConfigError(f"arrivals are {self.arrivals!r}, expected one of {list(ARRIVALS)}")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, expected at least 0")
+
+    @property
+    def load(self) -> str:
+        """How fast requests come, in words."""
+        return load_of(self.load_frac, self.rate_rps)
+
+    @property
+    def stated_load(self) -> float | None:
+        """The load that was asked for; None where a rate was."""
+        return self.load_frac if self.rate_rps is None else None
 
 
 @dataclass(slots=True)
@@ -141,7 +160,7 @@ def run_live(
         throughput = driver.saturate()
         driver.settle(service.config.batch_sizes[-1])
         capacity = float(np.median([t["vanilla"] for t in throughput]))
-        rate = config.load_frac * capacity
+        rate = config.rate_rps or config.load_frac * capacity
         rounds = tuple(
             driver.one_round(i, rate, trace, throughput[i]) for i in range(config.rounds)
         )
@@ -269,8 +288,8 @@ class _Driver:
             send(engine, examples, times, on_sent)
         except QueueFullError as error:
             raise QueueFullError(
-                f"{name} falls behind the arrivals at {self.config.load_frac:.0%} load "
-                f"({error}): take a lower load_frac or a shorter round_s"
+                f"{name} falls behind the arrivals {self.config.load} ({error}): take a lower "
+                "load_frac or rate_rps, or a shorter round_s"
             ) from error
         self.sent += len(times)
 

@@ -16,7 +16,7 @@ from apparate_jax.bench.recording import Recording
 from apparate_jax.bench.replay import ReplayConfig, replay, saturate
 from apparate_jax.bench.replay_result import ReplayResult
 from apparate_jax.bench.report import Subject
-from apparate_jax.bench.workload import ARRIVALS, Times, arrivals, at_rate
+from apparate_jax.bench.workload import ARRIVALS, Times, arrivals, at_rate, check_load
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.controller import make_controller
 from apparate_jax.control.interface import Controller, fixed
@@ -32,6 +32,7 @@ class ReplayedConfig:
 
     Attributes:
         load_frac: Mean arrival rate, as a share of the original's throughput.
+        rate_rps: Requests per second instead, as of a camera.
         arrivals: ``"poisson"`` or ``"fixed"``; not used with a trace.
         requests: At the stated load.
         settle: Requests before them at the same rate: they count for agreement, not for latency.
@@ -45,10 +46,10 @@ class ReplayedConfig:
     settle: int = 512
     saturated: int = 4096
     seed: int = 0
+    rate_rps: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.load_frac <= 4.0:
-            raise ConfigError(f"load_frac is {self.load_frac}, expected above 0 and at most 4")
+        check_load(self.load_frac, self.rate_rps)
         if min(self.requests, self.saturated) < 1 or min(self.settle, self.seed) < 0:
             raise ConfigError(
                 f"requests is {self.requests} and saturated {self.saturated}, expected at least "
@@ -56,6 +57,11 @@ class ReplayedConfig:
             )
         if self.arrivals not in ARRIVALS:
             raise ConfigError(f"arrivals are {self.arrivals!r}, expected one of {list(ARRIVALS)}")
+
+    @property
+    def stated_load(self) -> float | None:
+        """The load that was asked for; None where a rate was."""
+        return self.load_frac if self.rate_rps is None else None
 
 
 def policy(
@@ -118,7 +124,7 @@ def run_replayed(
     policies = {"vanilla": fixed(ExitPlan()), "apparate": controller}
     full = {n: saturate(recording, policies[n], config.saturated, settings) for n in SYSTEMS}
     throughput = {name: full[name].throughput_rps for name in SYSTEMS}
-    rate = config.load_frac * throughput["vanilla"]
+    rate = config.rate_rps or config.load_frac * throughput["vanilla"]
     times = _times(config, rate, trace)
     results = {name: replay(recording, policies[name], times, settings) for name in SYSTEMS}
     settle = min(config.settle, len(times) - 1)

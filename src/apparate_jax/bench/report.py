@@ -84,7 +84,7 @@ class Subject(NamedTuple):
 def build_report(
     subject: Subject,
     result: Comparison,
-    load_frac: float,
+    load_frac: float | None,
     oracle_ms: NDArray[np.float64] | None,
 ) -> dict[str, Any]:
     """The report with the keys that others rely on.
@@ -92,10 +92,14 @@ def build_report(
     Args:
         subject: What was measured.
         result: The measurements.
-        load_frac: Mean arrival rate, as a share of the original's throughput.
+        load_frac: Mean arrival rate, as a share of the original's throughput; None where the rate
+            was given: what it is of the throughput that was measured.
         oracle_ms: Latencies of the oracle, None if it was not asked for.
     """
     answers = {name: concatenate([r.answers[name] for r in result.rounds]) for name in SYSTEMS}
+    if load_frac is None:
+        capacity = np.median([r.throughput_rps["vanilla"] for r in result.rounds])
+        load_frac = round(result.rate_rps / float(capacity), 4)
     report: dict[str, Any] = {
         "model": subject.model,
         "workload": subject.workload,

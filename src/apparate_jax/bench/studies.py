@@ -213,6 +213,8 @@ def run_study(
     if name not in STUDIES:
         raise ConfigError(f"the study is {name!r}, expected one of {', '.join(STUDIES)}")
     config = config or StudyConfig()
+    if name == "load":
+        config = replace(config, rate_rps=None)
     first = inputs.traces[0]
     rows = STUDIES[name].run(inputs, config, progress)
     return {
@@ -223,6 +225,7 @@ def run_study(
         "stream": config.stream,
         "accuracy_constraint": config.accuracy,
         "load_frac": config.load_frac,
+        "rate_rps": config.rate_rps,
         "requests": config.requests + config.settle,
         "seeds": config.seeds,
         "recorded_on": {"device": first.profile.device, "jax": first.profile.jax_version},

@@ -19,7 +19,7 @@ from apparate_jax.bench.replay import ReplayConfig
 from apparate_jax.bench.replayed import ReplayedConfig
 from apparate_jax.bench.streams import STREAMS, order
 from apparate_jax.bench.two_layer import Small, prefix_of
-from apparate_jax.bench.workload import Times
+from apparate_jax.bench.workload import Times, check_load
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.placement import PlacementConfig
@@ -38,6 +38,7 @@ class StudyConfig:
     Attributes:
         stream: One of :data:`apparate_jax.bench.streams.STREAMS`.
         load_frac: Mean arrival rate, as a share of the original's throughput.
+        rate_rps: Requests per second instead, as of a camera; not used where the load is studied.
         arrivals: ``"poisson"`` or ``"fixed"``; not used with a trace.
         requests: At that load.
         settle: Requests before them, that count for agreement only.
@@ -58,8 +59,10 @@ class StudyConfig:
     accuracy: float = 0.99
     ramp_budget: float = 0.02
     systems: tuple[str, ...] | None = None
+    rate_rps: float | None = None
 
     def __post_init__(self) -> None:
+        check_load(self.load_frac, self.rate_rps)
         if self.stream not in STREAMS:
             raise ConfigError(f"the stream is {self.stream!r}, expected one of {list(STREAMS)}")
         if self.seeds < 1:
@@ -133,7 +136,8 @@ def usual(config: StudyConfig) -> Cell:
 
 def replayed(config: StudyConfig, load_frac: float, kind: str, seed: int) -> ReplayedConfig:
     """Settings of one run of a cell."""
-    return ReplayedConfig(load_frac, kind, config.requests, config.settle, config.saturated, seed)
+    counts = (config.requests, config.settle, config.saturated)
+    return ReplayedConfig(load_frac, kind, *counts, seed, config.rate_rps)
 
 
 def stream_task(inputs: Inputs, cell: Cell, config: StudyConfig, seed: int) -> Task:

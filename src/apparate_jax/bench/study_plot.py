@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from apparate_jax.bench.workload import load_of
+
 Row = Mapping[str, Any]
 OURS = "#0f766e"
 OTHERS = ("#6b7280", "#d97706", "#1d4ed8", "#b91c1c", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
@@ -78,7 +80,7 @@ def plot_study(report: Row, keys: Sequence[tuple[str, str]], picture: str, path:
     if report["study"] != "tuner":
         title += f" of {report['requests']} requests"
     if report["study"] not in ("tuner", "load"):
-        title += f" at {report['load_frac']:.0%} load"
+        title += f" {load_of(report['load_frac'], report.get('rate_rps'))}"
     if picture == "points":
         plot_points(report["rows"], title, report["accuracy_constraint"], path)
     elif picture == "bars":

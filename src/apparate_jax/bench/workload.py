@@ -20,6 +20,27 @@ ARRIVALS = ("poisson", "fixed")
 Times = NDArray[np.float64]
 
 
+def check_load(load_frac: float, rate_rps: float | None) -> None:
+    """See that arrivals can come at this rate.
+
+    Raises:
+        ConfigError: The share is out of range, or the rate not positive.
+    """
+    if not 0.0 < load_frac <= 4.0:
+        raise ConfigError(f"load_frac is {load_frac}, expected above 0 and at most 4")
+    if rate_rps is not None and not rate_rps > 0:
+        raise ConfigError(f"rate_rps is {rate_rps}, expected a number above 0, or none")
+
+
+def load_of(load_frac: float, rate_rps: float | None) -> str:
+    """How fast requests come, in words.
+
+    >>> load_of(0.4, None), load_of(0.4, 20.0)
+    ('at 40% load', 'at 20 requests/s')
+    """
+    return f"at {load_frac:.0%} load" if rate_rps is None else f"at {rate_rps:g} requests/s"
+
+
 def arrivals(kind: str, rate_rps: float, count: int, seed: int = 0) -> Times:
     """Arrival times of ``count`` requests.
 

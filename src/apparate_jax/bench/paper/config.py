@@ -60,6 +60,7 @@ class PaperConfig:
             stream=workload.stream,
             arrivals=workload.pace,
             load_frac=self.load_frac,
+            rate_rps=workload.rate,
             requests=self.requests,
             settle=self.settle,
             saturated=self.saturated,
@@ -73,6 +74,7 @@ class PaperConfig:
         """Settings of a live part, the original twice in each round."""
         return LiveConfig(
             load_frac=self.load_frac,
+            rate_rps=workload.rate,
             arrivals=workload.pace,
             rounds=self.live_rounds,
             round_s=self.live_round_s,

@@ -35,11 +35,13 @@ class Subject(NamedTuple):
         workload: Its name.
         kind: Text or images, None where that is not known.
         config: Settings of the evaluation.
+        rate_rps: Its own requests per second, None for the evaluation's load.
     """
 
     workload: str
     kind: str | None
     config: PaperConfig
+    rate_rps: float | None = None
 
     @property
     def unusual(self) -> str:

@@ -235,7 +235,7 @@ def settings_of(part: Part, workload: Workload, given: Given) -> dict[str, Any]:
         if part.name != "live":
             del kept[name]
     named: dict[str, Any] = {name: getattr(workload, name) is not None for name in part.uses}
-    named |= {"stream": workload.stream, "pace": workload.pace}
+    named |= {"stream": workload.stream, "pace": workload.pace, "rate": workload.rate}
     return kept | named | {"versions": {name: version(name) for name in VERSIONS}}
 
 

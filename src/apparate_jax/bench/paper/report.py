@@ -51,7 +51,9 @@ def write_report(given: Given, done: Done, out: Path) -> dict[str, Any]:
 
 def build(given: Given, done: Done, out: Path) -> dict[str, Any]:
     """The report as JSON values; pictures are drawn into the folder."""
-    subjects = [Subject(one.name, given.kind(one), given.config) for one in given.suite.workloads]
+    subjects = [
+        Subject(one.name, given.kind(one), given.config, one.rate) for one in given.suite.workloads
+    ]
     sections = [_section(section, subjects, done, out) for section in SECTIONS]
     summary = [_summary(subject, done) for subject in subjects]
     plot_overview([row["overview"] for row in summary], out / OVERVIEW)
@@ -91,6 +93,7 @@ def _workload(given: Given, subject: Subject) -> dict[str, Any]:
         "rows": len(made),
         "stream": one.stream,
         "pace": one.pace,
+        "rate_rps": one.rate,
         "ramps": len(made.ramps),
         "device": made.profile.device,
         "jax": made.profile.jax_version,

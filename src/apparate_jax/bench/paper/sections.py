@@ -9,6 +9,7 @@ from apparate_jax.bench.paper.findings import Result, Subject
 from apparate_jax.bench.paper.verdicts import Finding
 from apparate_jax.bench.studies import ABLATION, STUDIES
 from apparate_jax.bench.study_plot import plot_bars, plot_points, plot_study
+from apparate_jax.bench.workload import load_of
 
 Row = Mapping[str, Any]
 Draw = Callable[[Subject, Result, Path], None]
@@ -169,9 +170,10 @@ def _live(result: Result) -> Table:
 def _title(subject: Subject, result: Result) -> str:
     runs = result["rows"][0]["runs"]
     config = subject.config
+    load = load_of(config.load_frac, subject.rate_rps)
     return (
         f"{subject.workload}: {runs} run{'s' if runs > 1 else ''} of "
-        f"{config.requests + config.settle} requests at {config.load_frac:.0%} load"
+        f"{config.requests + config.settle} requests {load}"
     )
 
 

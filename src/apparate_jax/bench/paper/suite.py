@@ -9,6 +9,7 @@ A suite file has a table for each workload; relative paths are relative to the f
     heavy = "traces/imdb-pooler.npz" # optional: the same rows with DeeBERT's ramps
     stream = "recorded"              # optional: independent (drawn at random) unless it is said
     pace = "fixed"                   # optional: poisson unless it is said
+    rate = 20                        # optional: requests per second, instead of the share of load
     arrivals = "azure.csv"           # optional: arrival times, one a row
     checkpoint = "demo/checkpoint"   # optional: the size of the model, and with data a live part
     data = "demo/stream.csv"
@@ -50,6 +51,7 @@ class Workload:
             ``"recorded"`` where their order matters, as frames of a video.
         pace: When requests arrive, one of :data:`apparate_jax.bench.workload.ARRIVALS`:
             ``"fixed"`` as from a camera.
+        rate: Requests per second, as of a camera; None for the evaluation's load.
         heavy: The same rows with DeeBERT's ramps, or None.
         arrivals: Arrival times (CSV), or None: the study of arrivals has them, and the live part
             takes them instead of its pace.
@@ -66,6 +68,7 @@ class Workload:
     arrivals: Path | None = None
     checkpoint: Path | None = None
     data: Path | None = None
+    rate: float | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -78,6 +81,8 @@ class Workload:
         for key, value, known in (("stream", self.stream, STREAMS), ("pace", self.pace, ARRIVALS)):
             if value not in known:
                 raise ConfigError(f"{self.name}: {key} is {value!r}, expected one of {list(known)}")
+        if self.rate is not None and not self.rate > 0:
+            raise ConfigError(f"{self.name}: rate is {self.rate}, expected a number above 0")
         if self.data is not None and self.checkpoint is None:
             raise ConfigError(
                 f"{self.name} has data but no checkpoint: a live part needs both, name the "
@@ -155,11 +160,18 @@ def _workload(table: Any, file: Path, at: int) -> Workload:
             f"{what}: {f'unknown keys {unknown}' if unknown else f'{sorted(missing)} missing'}, "
             f"expected name, kind and trace, and if wanted {sorted(known)[:3]} or heavy"
         )
-    wrong = {key: value for key, value in table.items() if not isinstance(value, str)}
+    wrong = {key: value for key, value in table.items() if type(value) not in _types(key)}
     if wrong:
-        raise ConfigError(f"{what}: {wrong}, expected text between quotes for each")
-    given = {key: file.parent / text if key in PATHS else text for key, text in table.items()}
+        raise ConfigError(
+            f"{what}: {wrong}, expected text between quotes for each, and a number for rate"
+        )
+    given = {key: file.parent / value if key in PATHS else value for key, value in table.items()}
     return Workload(**given)
+
+
+def _types(key: str) -> tuple[type, ...]:
+    """What the value of a key may be."""
+    return (int, float) if key == "rate" else (str,)
 
 
 def suite_of(traces: Sequence[Path]) -> Suite:
