@@ -2,13 +2,15 @@
 
 Writes results/paper.json, and the report into runs/paper. Workloads without a recording are left
 out (``benchmarks/traces.py`` makes and measures them), and whatever else is not there. Words are
-options of the command: ``benchmarks/paper.py --quick``.
+options of the command, ``benchmarks/paper.py --quick``; ``--live-of imdb,amazon`` runs only these
+on the wall clock.
 """
 
+import argparse
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,14 @@ def there(suite: Suite) -> list[Workload]:
     return kept
 
 
+def live_of(words: list[str]) -> tuple[set[str] | None, list[str]]:
+    """Names of what is run live, None for all, and the words that are the command's."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--live-of")
+    mine, rest = parser.parse_known_args(words)
+    return None if mine.live_of is None else set(mine.live_of.split(",")), rest
+
+
 def as_toml(workloads: list[Workload]) -> str:
     """A suite file, with absolute paths."""
     tables = []
@@ -100,7 +110,12 @@ def compact(report: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the command on what is there, and keep its figures."""
+    chosen, words = live_of(sys.argv[1:])
     workloads = there(read_suite(SUITE))
+    if chosen is not None:
+        if unknown := chosen - {one.name for one in workloads}:
+            sys.exit(f"--live-of names {sorted(unknown)}, expected some of the workloads there")
+        workloads = [one if one.name in chosen else replace(one, data=None) for one in workloads]
     if not workloads:
         print("skipped: no recordings in runs/traces, benchmarks/traces.py makes them")
         return
@@ -108,8 +123,7 @@ def main() -> None:
     suite = OUT / "suite.toml"
     suite.write_text(as_toml(workloads), encoding="utf-8")
     program = str(Path(sys.executable).parent / "apparate")
-    words = ["bench", "paper", str(suite), "--out", str(OUT), *sys.argv[1:]]
-    subprocess.run([program, *words], check=True)
+    subprocess.run([program, "bench", "paper", suite, "--out", OUT, *words], check=True)
     report = json.loads((OUT / "report.json").read_text(encoding="utf-8"))
     write_result("paper", {"workloads": rows(report, OUT / PARTS_FOLDER), **compact(report)})
 

@@ -28,6 +28,7 @@ CONFIG = ControlConfig(
     shadow_window=32,
     adjust_every=8,
     min_shadow=8,
+    others=0.0,
 )
 FREE = PlacementConfig(ramp_budget=10.0, max_ramps=2)
 
@@ -63,6 +64,39 @@ def test_the_best_set_is_chosen(seed: int):
     every = [c for size in (1, 2) for c in itertools.combinations(SITES, size)]
     assert net(opts, sites) == pytest.approx(max(net(opts, c) for c in every), abs=1e-5)
     assert f"give way to sites {list(sites)}" in why
+
+
+def late_or_early() -> Validation:
+    """Of 32 samples the first ramp lets 12 out, and of the others the last one lets out all.
+
+    The second one lets 18 out. No answer is wrong.
+    """
+    sample = np.arange(32)
+    leaves = [sample < 12, sample < 18, np.zeros(32, bool), np.ones(32, bool)]
+    errors = np.stack([np.where(one, 0.1, 1.0) for one in leaves], axis=1).astype(np.float32)
+    answers = np.where(errors < 0.5, 0, 1).astype(np.int32)
+    return Validation(SITES, np.arange(32), errors, answers, np.zeros(32, np.int32))
+
+
+def test_what_others_are_saved_counts_where_batches_are_held():
+    opts, theirs = options(late_or_early()), replace(CONFIG, others=3.0)
+    assert opts.savings_ms.tolist() == [7.0, 5.0, 4.0, 2.0]
+    # for oneself 12 x 7 and 20 x 2 ms are more than 18 x 5 and 14 x 2
+    assert chosen(opts, (3,))[0] == (1, 6)
+    # but 18 x 5 ms of the device are more than 12 x 7
+    sites, why = chosen(opts, (3,), theirs)
+    assert sites == (3, 6) and "what others are saved included" in why
+    assert chosen(opts, (3, 6), theirs)[0] == (3, 6)
+
+
+def test_shadow_batches_are_frequent_until_a_choice_can_be_made():
+    opts = options(held_out(np.random.default_rng(0), 4))
+    known = adjust.start(CONFIG, opts)
+    assert adjust.shadow_every(CONFIG, known) == adjust.EAGER
+    assert adjust.shadow_every(replace(CONFIG, shadow_every=1), known) == 1
+    known = adjust.observe(known, observation(4))
+    known = known._replace(window=windows.settle(known.window))
+    assert adjust.shadow_every(CONFIG, known) == CONFIG.shadow_every
 
 
 def test_sets_that_are_alike_do_not_flap():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from apparate_jax.control import guard, ladder
+from apparate_jax.control import adjust, guard, ladder
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.controller import State, make_controller, observe, savings_and_cost
 from apparate_jax.control.interface import Controller, Observation, Shadow
@@ -296,7 +296,7 @@ def test_shadow_batches_bring_in_a_better_set():
         config, SITES, LATENCY, validation=held_out(16, 0.6, right=False), placement=FREE
     )
     state, rng = controller.init(), np.random.default_rng(0)
-    assert controller.plan(state).shadow_every == config.shadow_every
+    assert controller.plan(state).shadow_every == adjust.EAGER, "16 samples are known, 64 wanted"
     changes = []
     for _ in range(64):
         before = controller.plan(state)
@@ -308,6 +308,7 @@ def test_shadow_batches_bring_in_a_better_set():
     assert 0 in plan.sites
     assert plan.thresholds[plan.sites.index(0)] > 0.05, "what shadow batches said opens it at once"
     assert any("give way to" in event for event in events)
+    assert controller.plan(state).shadow_every == config.shadow_every
 
 
 def test_a_set_that_is_no_better_does_not_take_over():

@@ -4,7 +4,8 @@ The paper guesses at inactive ramps by bounds and trials (Apparate, SOSP'24, sec
 :mod:`apparate_jax.control.paper`). A shadow batch asks them: it runs as usual, and once its answers
 have left, the other heads run on the values that it computed anyway. On a window of such samples
 the set and its thresholds are chosen together, every set of at most ``max_ramps`` ramps compared,
-within the ramp budget and the memory budget.
+within the ramp budget and the memory budget, for what they save themselves and others
+(:mod:`apparate_jax.control.others`).
 
 Another set takes over only if it saves more by a margin and by more than one standard error of the
 difference, sample by sample: sets that are alike do not flap.
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from apparate_jax.control import others
 from apparate_jax.control import window as windows
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.interface import Observation
@@ -26,6 +28,8 @@ from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.placement import PlacementConfig
 from apparate_jax.ramps.train import Validation
 
+EAGER = 2
+"""Batches between two shadow batches while less is known than a choice needs."""
 BUDGET_FRAC = 0.85
 """Share of the constraint that sets are compared at: what the guard lets through on average."""
 
@@ -103,7 +107,7 @@ def make_options(
     )
     nothing = windows.init(config.shadow_window, len(sites))
     for ramps in range(1, min(placement.max_ramps, len(sites)) + 1):
-        _thresholds(config, options, nothing, list(range(ramps)))
+        _thresholds(config, options, nothing, list(range(ramps)), options.savings_ms)
     return options
 
 
@@ -139,6 +143,15 @@ def observe(shadows: Shadows, observation: Observation) -> Shadows:
     )
 
 
+def shadow_every(config: ControlConfig, shadows: Shadows) -> int:
+    """Batches between two shadow batches: few while less is known than a choice needs.
+
+    Where batches are of one input, as of a camera, it would take thousands of answers otherwise.
+    """
+    known = shadows.window.filled >= config.min_shadow
+    return config.shadow_every if known else min(EAGER, config.shadow_every)
+
+
 def forget(shadows: Shadows, fresh: int) -> Shadows:
     """Drop what is older than the last ``fresh`` answers: ramps are not what they were."""
     share = shadows.seen / max(shadows.answers, 1)
@@ -165,18 +178,8 @@ def choose(
     shadows = shadows._replace(window=window, since=0)
     if window.filled < config.min_shadow:
         return shadows, current, ""
-    found = choose_ramps(
-        window.errors,
-        window.agrees,
-        options.savings_ms,
-        options.costs_ms,
-        window.filled,
-        _limit(config, window.filled),
-        max_ramps=options.max_ramps,
-        budgets=options.budgets,
-        budget=_most(config),
-    )
-    gain, error = _advantage(config, options, window, found, current)
+    found, hold = _search(config, options, window, current)
+    gain, error = _advantage(config, options, window, found, hold, current)
     now = found.net - gain
     if gain <= max(error, config.hysteresis * abs(now)):
         return shadows, current, ""
@@ -184,7 +187,7 @@ def choose(
     why = (
         f"ramps at sites {list(current)} give way to sites {list(sites)}: "
         f"on {window.filled} samples of shadow batches they save {found.net:.3g} ms instead of "
-        f"{now:.3g} ms, costs included"
+        f"{now:.3g} ms, costs and what others are saved included"
     )
     return shadows, sites, why
 
@@ -204,34 +207,89 @@ def seed(shadows: Shadows, sites: tuple[int, ...], size: int) -> windows.Window:
     return windows.settle(window)
 
 
+def _search(
+    config: ControlConfig, options: Options, window: windows.Window, current: tuple[int, ...]
+) -> tuple[Choice, int | None]:
+    """The best set, and the column behind which batches are held with it.
+
+    Which set is best depends on where batches are held, and that on the set: it is searched once
+    for the place that suits the current one, and once for the place that suits what that found.
+    """
+    columns = [options.sites.index(site) for site in current]
+    thresholds = _thresholds(config, options, window, columns, options.savings_ms)
+    found: list[tuple[Choice, int | None]] = []
+    while len(found) < (2 if config.others else 1):
+        hold = _hold(options, window, columns, thresholds)
+        if found and hold == found[0][1]:
+            break
+        best = choose_ramps(
+            window.errors,
+            window.agrees,
+            others.with_others(options.savings_ms, hold, config.others),
+            options.costs_ms,
+            window.filled,
+            _limit(config, window.filled),
+            max_ramps=options.max_ramps,
+            budgets=options.budgets,
+            budget=_most(config),
+        )
+        found.append((best, hold))
+        columns, thresholds = list(best.columns), best.thresholds
+    return max(found, key=lambda one: one[0].net)
+
+
+def _hold(
+    options: Options,
+    window: windows.Window,
+    columns: list[int],
+    thresholds: NDArray[np.float32],
+) -> int | None:
+    """The column behind which a set is held; None where nobody leaves."""
+    left = others.left_by(window.errors[: window.filled, columns], thresholds)
+    hold = others.hold_of(options.savings_ms[columns], left)
+    return None if hold is None else columns[hold]
+
+
 def _advantage(
     config: ControlConfig,
     options: Options,
     window: windows.Window,
     found: Choice,
+    hold: int | None,
     current: tuple[int, ...],
 ) -> tuple[float, float]:
-    """By how much a set saves more than the current one per sample, and its standard error, ms."""
+    """By how much a set is worth more than the current one per sample, and its standard error, ms.
+
+    Each with what it saves others, held where that suits it.
+    """
     rows = slice(window.filled)
-    data = (window.errors[rows], window.agrees[rows], options.savings_ms, options.costs_ms)
+    given = (window.errors[rows], window.agrees[rows])
     columns = [options.sites.index(site) for site in current]
-    thresholds = _thresholds(config, options, window, columns)
-    new = net_of(*data, found.columns, found.thresholds).gains
-    old = net_of(*data, columns, thresholds).gains
+    thresholds = _thresholds(config, options, window, columns, options.savings_ms)
+    own = _hold(options, window, columns, thresholds)
+    worth = others.with_others(options.savings_ms, own, config.others)
+    thresholds = _thresholds(config, options, window, columns, worth)
+    old = net_of(*given, worth, options.costs_ms, columns, thresholds).gains
+    worth = others.with_others(options.savings_ms, hold, config.others)
+    new = net_of(*given, worth, options.costs_ms, found.columns, found.thresholds).gains
     difference = new - old
     return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
 
 
 def _thresholds(
-    config: ControlConfig, options: Options, window: windows.Window, columns: list[int]
+    config: ControlConfig,
+    options: Options,
+    window: windows.Window,
+    columns: list[int],
+    worth_ms: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """The best thresholds of a set on a window."""
+    """The best thresholds of a set on a window, for what exits at all sites are worth."""
     if not columns:
         return np.zeros(0, np.float32)
     return tune_first(
         np.ascontiguousarray(window.errors[:, columns]),
         np.ascontiguousarray(window.agrees[:, columns]),
-        options.savings_ms[columns],
+        worth_ms[columns],
         window.filled,
         BUDGET_FRAC * config.max_disagreement,
         "auto",

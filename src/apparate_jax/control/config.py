@@ -1,5 +1,6 @@
 """Settings of the controller; the only place of their defaults."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,10 +33,13 @@ class ControlConfig:
         window: Samples that thresholds are tuned on.
         tune_every: Samples between tunings, at least; a large window is tuned on less often.
         cooldown: Samples between a ramp's stop and the tuning that may open it again.
-        shadow_every: Batches between two that also say what the inactive ramps would have answered.
+        shadow_every: Batches between two that also say what the inactive ramps would have answered;
+            every other one until ``min_shadow`` samples are known.
         shadow_window: Samples of them that sets are chosen on.
         adjust_every: Samples between two choices of the set.
         min_shadow: Samples of shadow batches (and held-out ones) before the first choice.
+        others: What freeing the device of a ms for others is worth, against a ms of one's own
+            latency; 0 where no answered batch lets others go first.
         hysteresis: Another set must save this share more, and more than one standard error of the
             difference, to take over.
     """
@@ -52,6 +56,7 @@ class ControlConfig:
     adjust_every: int = 512
     min_shadow: int = 256
     hysteresis: float = 0.03
+    others: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.accuracy <= 1.0:
@@ -61,6 +66,8 @@ class ControlConfig:
                 f"hysteresis is {self.hysteresis} and shadow_every {self.shadow_every}, "
                 "expected at least 0"
             )
+        if not 0.0 <= self.others < math.inf:
+            raise ConfigError(f"others is {self.others}, expected a number of at least 0")
         for name in ("tune_every", "cooldown"):
             self._within(name, self.window)
         self._within("min_shadow", self.shadow_window)

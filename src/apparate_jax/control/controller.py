@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.control import adjust, drift, guard, ladder, paper
+from apparate_jax.control import adjust, drift, guard, ladder, others, paper
 from apparate_jax.control import window as windows
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.interface import Controller, Info, Observation
@@ -160,7 +160,7 @@ def _plan(config: ControlConfig, state: State) -> ExitPlan:
         state.sites,
         tuple(t if ok else 0.0 for t, ok in zip(thresholds, state.open, strict=True)),
         guard.exit_cap(state.guard),
-        config.shadow_every if state.shadow is not None else 0,
+        0 if state.shadow is None else adjust.shadow_every(config, state.shadow),
         _worth(state),
     )
 
@@ -260,7 +260,10 @@ def _tune(
     if not state.sites:
         return state._replace(window=window, due_in=due_in), info
     savings, added_ms = savings_and_cost(latency, state.sites, window)
-    found = ladder.tune(config, window, savings)
+    now = np.asarray(state.ladder.thresholds[state.step], np.float32)
+    hold = others.hold_of(savings, others.left_by(window.errors[: window.filled], now))
+    worth = others.with_others(savings, hold, config.others)
+    found = ladder.tune(config, window, savings, worth)
     step = ladder.step_for(found, guard.level(state.guard))
     state = state._replace(
         window=window,

@@ -59,13 +59,20 @@ def step_for(found: Ladder, level: float) -> int:
     return bisect.bisect_right(found.levels, level + 1e-9) - 1
 
 
-def tune(config: ControlConfig, window: Window, savings_ms: NDArray[np.float32]) -> Ladder:
+def tune(
+    config: ControlConfig,
+    window: Window,
+    savings_ms: NDArray[np.float32],
+    worth_ms: NDArray[np.float32] | None = None,
+) -> Ladder:
     """Thresholds for every level of the promise.
 
     Args:
         config: Settings.
         window: Settled feedback.
         savings_ms: f32[R], what an exit at each ramp saves.
+        worth_ms: f32[R], what it is worth, others included: what thresholds are tuned for;
+            ``savings_ms`` if None.
     """
     levels = LEVELS[config.promise]
     rates = np.asarray(levels) * config.max_disagreement
@@ -73,7 +80,9 @@ def tune(config: ControlConfig, window: Window, savings_ms: NDArray[np.float32])
     limits = np.minimum(trusted_budgets(window.filled, rates, DOUBT), most).tolist()
     limits[0] = -1
     data = (window.errors, window.agrees, savings_ms, window.filled)
-    table = tune_ladder(*data, limits, config.method, most)
+    worth = savings_ms if worth_ms is None else worth_ms
+    given = (window.errors, window.agrees, worth, window.filled)
+    table = tune_ladder(*given, limits, config.method, most)
     found = [evaluate_first(*data, row) for row in table]
     return Ladder(
         levels,
