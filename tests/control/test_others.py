@@ -44,9 +44,9 @@ def window() -> windows.Window:
     samples = np.arange(400)
     first = np.where(samples < 200, 0.1, np.where(samples < 220, 0.3, 0.9))
     second = np.where(samples < 230, 0.1, np.where(samples < 300, 0.3, 0.9))
-    agrees = np.ones((400, 2), bool)
-    agrees[219, 0] = agrees[299, 1] = False
     errors = np.stack([first, second], axis=1).astype(np.float32)
+    agrees = errors < 0.5  # whoever stays would be wrong
+    agrees[219, 0] = agrees[299, 1] = False
     return windows.settle(windows.push(windows.init(400, 2), windows.Rows(errors, agrees, 1)))
 
 
@@ -54,11 +54,11 @@ def test_wrong_answers_are_spent_where_they_are_worth_most():
     config = replace(CONFIG, accuracy=1 - 1 / 200)  # one wrong answer of 400 is trusted
     # for oneself: 20 more at the first save 5 ms each, which is less than 70 at the second, 2 each
     alone = ladder.tune(config, window(), SAVINGS)
-    assert [t > 0.3 for t in alone.thresholds[-1]] == [False, True]
+    assert [t > 0.5 for t in alone.thresholds[-1]] == [False, True]
     # with others, held behind the first: 20 x 12 ms against 70 x 2
     worth = others.with_others(SAVINGS, 0, 1.0)
     both = ladder.tune(config, window(), SAVINGS, worth)
-    assert [t > 0.3 for t in both.thresholds[-1]] == [True, False]
+    assert [t > 0.5 for t in both.thresholds[-1]] == [True, False]
     assert alone.savings_ms[-1] == pytest.approx((200 * 7 + 100 * 2) / 400)
     assert both.savings_ms[-1] == pytest.approx((220 * 7 + 10 * 2) / 400), "of its own only"
 
