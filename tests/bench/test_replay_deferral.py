@@ -34,8 +34,8 @@ def test_a_shadow_batch_holds_up_the_next_one():
     np.testing.assert_array_equal(shown[1].shadow.agrees, tiny.recording().agrees[1:2])
 
 
-# With the ramp of the first site alone: its answer, behind which the rest is held, after 2.5 ms,
-# the end after 10.5; the rest takes 8 ms at once, 3, 2 and 3 ms in pieces.
+# With the ramp of the first site alone: its answer, behind which the rest is held, after 3 ms,
+# the end after 10.5; the rest takes 7.5 ms at once, 3, 2 and 3 ms in pieces.
 FIRST = ExitPlan((0,), (0.1,))
 RUN = ReplayConfig(load_policy=always)
 
@@ -43,32 +43,32 @@ RUN = ReplayConfig(load_policy=always)
 def test_the_rest_of_an_answered_batch_lets_others_go_before_it_by_hand():
     shown, stream = [], errors(*[[0.0, 0.0, 0.0]] * 3)
     made = replay(stream, script(FIRST, shown=shown), ms(0, 1, 2), RUN)
-    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 4, 5.5])
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 5))
-    np.testing.assert_allclose(made.batches.finished_s, ms(15.5, 23.5, 31.5))
+    np.testing.assert_allclose(made.answers.latency_ms, [3, 5, 7])
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 3, 6))
+    np.testing.assert_allclose(made.batches.finished_s, ms(17, 25, 33))
     assert len(shown) == 3
 
 
 def test_who_comes_while_a_piece_is_run_waits_for_it():
     stream = errors(*[[0.0, 0.0, 0.0]] * 2)
-    made = replay(stream, fixed(FIRST), ms(0, 3), RUN)
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 5.5))
-    np.testing.assert_allclose(made.batches.finished_s, ms(13, 21))
+    made = replay(stream, fixed(FIRST), ms(0, 4), RUN)
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 6))
+    np.testing.assert_allclose(made.batches.finished_s, ms(14, 22))
 
 
 def test_who_is_not_answered_goes_on_at_once():
     stream = errors([0.0, 0.9, 0.9], [0.9, 0.9, 0.9], [0.0, 0.9, 0.9])
     made = replay(stream, fixed(FIRST), ms(0, 1, 2), RUN)
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 13))
-    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 12, 13.5])
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 3, 13.5))
+    np.testing.assert_allclose(made.answers.latency_ms, [3, 12.5, 14.5])
 
 
 def test_to_hold_a_batch_takes_the_time_that_was_measured():
     stream = errors([0.0, 0.9, 0.9], [0.9, 0.9, 0.9], [0.0, 0.9, 0.9])
     stream = replace(stream, profile=replace(tiny.STREAM, hold_ms=0.5))
     made = replay(stream, fixed(FIRST), ms(0, 1, 2), RUN)
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 3, 14))
-    np.testing.assert_allclose(made.answers.latency_ms, [2.5, 13, 14.5])
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 3.5, 14.5))
+    np.testing.assert_allclose(made.answers.latency_ms, [3, 13.5, 15.5])
 
 
 def test_where_little_is_left_nothing_is_held():
@@ -81,16 +81,16 @@ def test_a_deferred_batch_is_due_after_so_many_others():
     stream = errors(*[[0.0, 0.0, 0.0]] * 4)
     config = ReplayConfig(EngineConfig(defer=1), always)
     made = replay(stream, fixed(FIRST), ms(0, 1, 3, 6), config)
-    # the third waits for what is left of the first, 8 ms, and the fourth for that of the second
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 13, 23.5))
-    np.testing.assert_allclose(made.batches.finished_s, ms(13, 23.5, 34, 42))
+    # the third waits for what is left of the first, 7.5 ms, the fourth for that of the second
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 3, 13.5, 24))
+    np.testing.assert_allclose(made.batches.finished_s, ms(13.5, 24, 35, 43))
 
 
 def test_a_deferred_batch_is_due_where_checked_answers_are_scarce():
     stream = errors(*[[0.0, 0.0, 0.0]] * 3)
     made = replay(stream, fixed(replace(FIRST, exit_cap=2)), ms(0, 1, 2), RUN)
     # checking the first would make room for the third, had this policy taken it into account
-    np.testing.assert_allclose(made.batches.started_s, ms(0, 2.5, 13))
+    np.testing.assert_allclose(made.batches.started_s, ms(0, 3, 13.5))
     np.testing.assert_array_equal(made.answers.exits, [0, 0, 3])
 
 

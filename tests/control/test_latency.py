@@ -31,11 +31,28 @@ def test_heads_share_out_what_the_measured_set_adds():
     assert MODEL.costs_ms(1)[[0, 2]].sum() == pytest.approx(MODEL.overhead_ms((0, 2), 1))
 
 
-def test_another_set_lies_at_its_share_of_the_original_model():
-    # atomic stages take 2 + 3 + 2 + 3 ms: site 1 lies at half of it
+def test_another_set_lies_between_what_was_measured():
+    # the measured ramps add 0.3 ms each: their sites are reached after 2.7 and 7.4 ms; site 1 lies
+    # at three of the five ms that the stages between them take alone, and its ramp costs 0.6
     answer, total = MODEL.answers_ms((1,), 1)
     assert total == pytest.approx(10.0 + 0.6)
-    assert answer == pytest.approx(5.0 + 0.6)
+    assert answer == pytest.approx(2.7 + 3 / 5 * 4.7 + 0.6)
+    assert MODEL.answers_ms((0,), 1) == pytest.approx((3.0, 10.3))
+    assert MODEL.answers_ms((0, 1, 2), 1)[1:] == pytest.approx((6.42, 8.6, 11.2))
+
+
+def test_sites_lie_at_their_shares_where_no_set_was_measured():
+    bare = LatencyModel(Profile("test", "0", (), SHAPES))
+    assert bare.answers_ms((1,), 1) == pytest.approx((5.2, 10.2))
+
+
+def test_stages_that_are_faster_than_the_original_are_so_for_every_set():
+    shape = replace(SHAPES[0], total_ms=8.0, release_ms=(1.0, 6.0))
+    model = LatencyModel(Profile("test", "0", (0, 2), (shape,)))
+    assert model.answers_ms((0, 2), 1) == (1.0, 6.0, 8.0)
+    assert model.answers_ms((1,), 1) == pytest.approx((1.0 + 3 / 5 * 5.0, 8.0))
+    assert model.overhead_ms((1,), 1) == 0.0
+    assert model.answers_ms((), 1) == (10.0,)
 
 
 def test_savings_never_rise_along_the_ramps():

@@ -1,9 +1,11 @@
 """What any set of active ramps costs and saves, from the profile of one.
 
 The profile measures one active set end to end, and every stage and head alone. Pieces timed alone
-say too much (each waits for the host), so they only share out what was measured end to end: a site
-lies at its share of the original model's time, and a ramp costs its share of what the profiled set
-adds to it. The profiled set itself is as it was measured. Pure; shared by control and replay.
+say too much (each waits for the host), so they only share out what was measured end to end: a ramp
+costs its share of what the profiled set adds to the original's time, and a site lies between the
+profiled ones around it as its stages say. The profiled set itself is as it was measured, also where
+stages run faster than the original in one piece, as convolutions do on some processors. Pure;
+shared by control and replay.
 """
 
 from bisect import bisect_right
@@ -95,10 +97,23 @@ class LatencyModel:
         if not sites:
             return (shape.vanilla_ms,)
         chosen = list(sites)
-        before = np.asarray(shape.site_ms)[chosen] / (shape.site_ms[-1] + shape.tail_ms)
+        bare = self._bare_ms(shape)
         added = np.cumsum(self._costs_ms(shape)[chosen])
-        releases = shape.vanilla_ms * before + added
-        return (*releases.tolist(), shape.vanilla_ms + float(added[-1]))
+        releases = bare[chosen] + added
+        return (*releases.tolist(), float(bare[-1] + added[-1]))
+
+    def _bare_ms(self, shape: ShapeProfile) -> NDArray[np.float64]:
+        """When each site is reached without any ramp, and the end (last): f64[sites + 1]."""
+        alone = np.append(shape.site_ms, shape.site_ms[-1] + shape.tail_ms)
+        active = list(self.profile.sites)
+        if not active:
+            return np.asarray(alone * (shape.vanilla_ms / alone[-1]), np.float64)
+        added = np.cumsum(self._costs_ms(shape)[active])
+        seen = np.append(shape.release_ms - added, shape.total_ms - added[-1])
+        at = np.concatenate([[0.0], alone[active], alone[-1:]])
+        when = np.maximum.accumulate(np.concatenate([[0.0], seen]))
+        reached: NDArray[np.float64] = np.interp(alone, at, when)
+        return reached
 
     def _costs_ms(self, shape: ShapeProfile) -> NDArray[np.float64]:
         alone = np.asarray(shape.ramp_ms, np.float64)
