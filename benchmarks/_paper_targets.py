@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from apparate_jax.core import FINAL
+
 AT_LEAST = {"images": 0.4, "imdb": 0.4, "amazon": 0.25}
 """Of the median latency, saved: of every workload of images, and of reviews by their name."""
 OF_PAST, OF_OPTIMAL = 0.8, 0.5
@@ -83,7 +85,7 @@ def live(report: Mapping[str, Any]) -> dict[str, Any]:
         again = compared.get("noise_floor", {}).get(key)
         row[f"{key}_again"] = None if again is None else again["rounds"]
     row["p50_saved_frac"] = round(1 - row["p50_ratio"], 5)
-    row["early_frac"] = report["apparate"].get("early_frac")
+    row["early_frac"] = round(1 - report["apparate"]["exit_rates"].get(FINAL, 0.0), 5)
     return row
 
 

@@ -44,11 +44,14 @@ SYSTEMS = {
 }
 
 
+EARLY = {"agreement": 0.992, "exit_rates": {"stem": 0.6, "final": 0.4}}
+
+
 def compared(p50=0.62, p95=1.0, throughput=0.985):
     floor = {"p50_ratio": {"rounds": [0.9, 1.1]}}
     ratios = {"p25_ratio": 0.5, "p50_ratio": p50, "p95_ratio": p95, "throughput_ratio": throughput}
     rounds = {key: {"median": value, "rounds": [value]} for key, value in ratios.items()}
-    return {"apparate": {"agreement": 0.992}, "compared": rounds | {"noise_floor": floor}}
+    return {"apparate": EARLY, "compared": rounds | {"noise_floor": floor}}
 
 
 def workload(made, name, kind, live=None):
@@ -104,4 +107,4 @@ def test_rows_are_made_of_the_parts(made, tmp_path):
     report = {"workloads": [{"name": name, "kind": "text"} for name in "ab"]}
     first, second = made.rows(report, tmp_path)
     assert first["live"] is None and second["live"]["p50_saved_frac"] == 0.38
-    assert second["live"]["p50_ratio_again"] == [0.9, 1.1]
+    assert second["live"]["p50_ratio_again"] == [0.9, 1.1] and second["live"]["early_frac"] == 0.6
