@@ -1,8 +1,9 @@
 """The pictures of the documents that are of result files: who is answered when, and what is saved.
 
-Writes docs/early-release.png (a batch of the demo, by its measured profile) and docs/latency.png
-(percentiles of the demo, and the median by load beside the noise floor). Nothing is measured here:
-run it again when results/demo.json or results/load_live.json changed.
+Writes docs/early-release.png (a batch of the demo, by its measured profile), docs/latency.png
+(percentiles of the demo, and the median by load beside the noise floor) and docs/evaluation.png
+(the median saved of every workload of the paper's evaluation). Nothing is measured here: run it
+again when results/demo.json, results/load_live.json or results/paper.json changed.
 """
 
 import json
@@ -11,6 +12,8 @@ from typing import Any
 
 from _common import RESULTS
 
+from apparate_jax.bench.paper.draw import plot_overview
+from apparate_jax.bench.paper.published import published
 from apparate_jax.bench.plot import COLOURS
 from apparate_jax.core import FINAL
 
@@ -135,11 +138,28 @@ def _by_load(axes: Any, live: dict[str, Any]) -> None:
     axes.legend(frameon=False, loc="upper left")
 
 
+def evaluation(paper: dict[str, Any], path: Path) -> None:
+    """Draw the median saved of each workload: ours, the optimum, the paper's range."""
+    rows = []
+    for one in paper["workloads"]:
+        theirs = published("p50 saved", one["kind"])
+        rows.append(
+            {
+                "workload": one["name"],
+                "ours": 100 * one["replay"]["p50_saved_frac"],
+                "optimal": 100 * one["replay"]["oracle_p50_saved_frac"],
+                "paper": None if theirs is None else (theirs.low, theirs.high),
+            }
+        )
+    plot_overview(rows, path)
+
+
 def main() -> None:
-    """Draw both."""
+    """Draw all."""
     report = read("demo")["report"]
     timeline(report, DOCS / "early-release.png")
     latency(report, read("load_live"), DOCS / "latency.png")
+    evaluation(read("paper"), DOCS / "evaluation.png")
 
 
 if __name__ == "__main__":

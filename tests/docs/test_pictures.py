@@ -33,10 +33,11 @@ def test_stages_follow_one_another_to_the_end(pictures):
     assert sum(shares) == pytest.approx(sum(report["apparate"]["exit_rates"].values()))
 
 
-def test_both_are_drawn(pictures, tmp_path):
+def test_all_are_drawn(pictures, tmp_path):
     report = pictures.read("demo")["report"]
     pictures.timeline(report, tmp_path / "a.png")
     pictures.latency(report, pictures.read("load_live"), tmp_path / "b.png")
+    pictures.evaluation(pictures.read("paper"), tmp_path / "c.png")
     for path in tmp_path.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
 
