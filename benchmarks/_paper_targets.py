@@ -15,6 +15,7 @@ AT_LEAST = {"images": 0.4, "imdb": 0.4, "amazon": 0.25}
 OF_PAST, OF_OPTIMAL = 0.8, 0.5
 AGREEMENT, THROUGHPUT, P95 = 0.99, 0.98, 1.02
 PAST = ("past-20", "past-40", "past-80")
+RATIOS = ("p50_ratio", "p95_ratio", "throughput_ratio")
 RIVALS = ("branchynet-opt", "deebert-opt")
 """Tuned with all of the stream, to the same accuracy."""
 
@@ -79,7 +80,7 @@ def live(report: Mapping[str, Any]) -> dict[str, Any]:
     """
     compared = report["compared"]
     row: dict[str, Any] = {"agreement": report["apparate"]["agreement"]}
-    for key in ("p25_ratio", "p50_ratio", "p95_ratio", "throughput_ratio"):
+    for key in RATIOS:
         row[key] = compared[key]["median"]
         row[f"{key}_rounds"] = compared[key]["rounds"]
         again = compared.get("noise_floor", {}).get(key)

@@ -26,7 +26,7 @@ from apparate_jax.bench.recording import load
 SUITE = Path(__file__).with_name("paper.toml")
 OUT = ROOT / "runs" / "paper"
 RECORDINGS = ("trace", "heavy")
-FIGURE = ("key", "what", "ours", "paper", "verdict", "reason", "sentence")
+FIGURE = ("key", "ours", "paper", "verdict", "reason")
 
 
 def missing_of(workload: Workload) -> list[str]:

@@ -228,6 +228,7 @@ def test_too_short_for_a_throughput():
         ({"load_frac": 0.0}, "load_frac is 0"),
         ({"load_frac": 4.1}, "load_frac is 4.1, expected above 0 and at most 4"),
         ({"load_frac": float("nan")}, "load_frac is nan"),
+        ({"rate_rps": -1.0}, "rate_rps is -1.0, expected a number above 0, or none"),
         ({"rounds": 0}, "rounds 0"),
         ({"outstanding": 0}, "outstanding 0"),
         ({"round_s": 0.0}, "round_s 0"),

@@ -2,6 +2,8 @@
 
 import json
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,18 @@ def test_the_rate_is_the_stated_share_of_the_throughput(run):
     (measured,) = result.rounds
     assert measured.throughput_rps["vanilla"] == pytest.approx(4 / 0.020)
     assert result.rate_rps == pytest.approx(0.4 * 4 / 0.020)
+
+
+def test_a_rate_is_taken_as_it_is():
+    stream = tiny.recording(90)
+    result, _ = run_replayed(stream, fixed(PLAN), replace(SHORT, rate_rps=20.0))
+    assert result.rate_rps == 20.0
+    arrived = result.rounds[0].answers["vanilla"].arrived_s
+    assert (len(arrived) - 1) / (arrived[-1] - arrived[0]) == pytest.approx(20.0, rel=0.2)
+    report = build_report(subject(stream, 0.9), result, SHORT.load_frac, None)
+    assert report["load_frac"] == 0.4
+    report = build_report(subject(stream, 0.9), result, None, None)
+    assert report["load_frac"] == pytest.approx(20.0 / (4 / 0.020))
 
 
 def test_the_report_has_the_keys_of_the_live_one(run):
@@ -109,6 +123,7 @@ def test_changes_of_the_set_are_named(run):
     [
         ({"load_frac": 0.0}, "load_frac is 0"),
         ({"load_frac": float("nan")}, "load_frac is nan"),
+        ({"rate_rps": 0.0}, "rate_rps is 0.0, expected a number above 0, or none"),
         ({"requests": 0}, "requests is 0"),
         ({"saturated": 0}, "saturated 0"),
         ({"settle": -1}, "settle is -1"),

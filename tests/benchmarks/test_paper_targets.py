@@ -49,7 +49,7 @@ EARLY = {"agreement": 0.992, "exit_rates": {"stem": 0.6, "final": 0.4}}
 
 def compared(p50=0.62, p95=1.0, throughput=0.985):
     floor = {"p50_ratio": {"rounds": [0.9, 1.1]}}
-    ratios = {"p25_ratio": 0.5, "p50_ratio": p50, "p95_ratio": p95, "throughput_ratio": throughput}
+    ratios = {"p50_ratio": p50, "p95_ratio": p95, "throughput_ratio": throughput}
     rounds = {key: {"median": value, "rounds": [value]} for key, value in ratios.items()}
     return {"apparate": EARLY, "compared": rounds | {"noise_floor": floor}}
 

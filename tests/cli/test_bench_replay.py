@@ -62,6 +62,16 @@ def test_a_limit(apparate, trained, data, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.npz"]
 
 
+def test_a_rate_instead_of_a_load(apparate, recorded):
+    path, *_ = recorded
+    done = apparate("bench", "replay", path, *SHORT, "--rate", 7, "--json", "-")
+    assert done.status == 0 and done.json["rate_rps"] == 7.0
+    throughput = done.json["vanilla"]["throughput_rps"]
+    assert done.json["load_frac"] == pytest.approx(7.0 / throughput, abs=1e-3)
+    refused = apparate("bench", "replay", path, *SHORT, "--rate", 0)
+    assert refused.status == 2 and "rate_rps is 0.0" in refused.err
+
+
 def test_the_report(apparate, recorded, tmp_path):
     path, *_ = recorded
     picture = tmp_path / "report.png"

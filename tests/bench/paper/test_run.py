@@ -138,9 +138,12 @@ def test_sensitivity_is_of_the_first_of_each_kind_unless_asked_for(tmp_path):
 
 
 def test_a_study_is_of_the_workloads_own_stream_and_pace():
-    camera = Workload("street", "images", Path("street.npz"), stream="recorded", pace="fixed")
+    camera = Workload(
+        "street", "images", Path("street.npz"), stream="recorded", pace="fixed", rate=20
+    )
     study, live = made.CONFIG.study(camera), made.CONFIG.live(camera)
     assert (study.stream, study.arrivals, live.arrivals) == ("recorded", "fixed", "fixed")
+    assert study.rate_rps == live.rate_rps == 20 and live.load == "at 20 requests/s"
 
 
 def test_reasons_of_what_is_not_run(tmp_path):

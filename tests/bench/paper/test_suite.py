@@ -21,6 +21,7 @@ kind = "images"
 trace = "street.npz"
 stream = "recorded"
 pace = "fixed"
+rate = 20
 """
 
 
@@ -36,7 +37,8 @@ def test_paths_are_relative_to_the_file(tmp_path):
     assert first.data == tmp_path / "stream.csv" and first.arrivals is None
     assert (second.name, second.trace, second.heavy) == ("street-1", tmp_path / "street.npz", None)
     assert (first.stream, first.pace) == ("independent", "poisson")
-    assert (second.stream, second.pace) == ("recorded", "fixed")
+    assert (second.stream, second.pace, second.rate) == ("recorded", "fixed", 20)
+    assert first.rate is None
 
 
 ONE = '[[workload]]\nname = "a"\nkind = "text"\ntrace = "a.npz"\n'
@@ -57,6 +59,9 @@ ONE = '[[workload]]\nname = "a"\nkind = "text"\ntrace = "a.npz"\n'
         (ONE.replace('"a"', '"a/b"'), "is called 'a/b', expected letters"),
         (ONE + 'stream = "sorted"', "a: stream is 'sorted', expected one of"),
         (ONE + 'pace = "slow"', "a: pace is 'slow', expected one of"),
+        (ONE + 'rate = "fast"', "expected text between quotes for each, and a number for rate"),
+        (ONE + "rate = true", "expected text between quotes for each, and a number for rate"),
+        (ONE + "rate = 0", "a: rate is 0, expected a number above 0"),
         (ONE + ONE, r"\['a'\] are there twice"),
         (ONE + 'data = "x.csv"', "a has data but no checkpoint"),
     ],
