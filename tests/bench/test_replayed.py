@@ -1,7 +1,6 @@
 """The replayed benchmark: what a report is made of, from a recording alone."""
 
 import json
-
 from dataclasses import replace
 
 import numpy as np
