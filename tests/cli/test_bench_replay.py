@@ -69,7 +69,7 @@ def test_a_rate_instead_of_a_load(apparate, recorded):
     throughput = done.json["vanilla"]["throughput_rps"]
     assert done.json["load_frac"] == pytest.approx(7.0 / throughput, abs=1e-3)
     refused = apparate("bench", "replay", path, *SHORT, "--rate", 0)
-    assert refused.status == 2 and "rate_rps is 0.0" in refused.err
+    assert refused.status == 1 and "rate_rps is 0.0" in refused.err
 
 
 def test_the_report(apparate, recorded, tmp_path):

@@ -97,7 +97,7 @@ def test_a_load_policy_that_raises_costs_one_batch(warmed, caplog):
 def test_a_thread_that_dies_with_a_batch_on_the_device(warmed, monkeypatch, where):
     engine = Engine(warmed, EngineConfig(max_in_flight=2), plan=ALWAYS)
 
-    def die(batch):
+    def die(*batch):
         raise Ended
 
     if where == "dispatch":
