@@ -1,10 +1,13 @@
 """``apparate serve``: serve checkpoints over HTTP and gRPC."""
 
 import contextlib
+import logging
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.live import Live
@@ -172,8 +175,19 @@ def serve(
         left = server.run(ready)
     if left:
         stderr().print(_unanswered(left, settings.drain_timeout_s), soft_wrap=True)
-        raise typer.Exit(1)
+        _end_at_once(1)
     stderr().print("stopped; every accepted request was answered")
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """End the process under threads that may still be inside a model's programs.
+
+    Python would end them where they come back, and the C++ that they come back through aborts then.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _unanswered(count: int, drain_timeout_s: float) -> str:
