@@ -14,6 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+from _azure import DATA
 from _demo import ROOT
 from numpy.typing import NDArray
 from pyarrow import parquet
@@ -21,7 +22,6 @@ from pyarrow import parquet
 TRACES = ROOT / "runs" / "traces"
 DEMO = ROOT / "runs" / "demo"
 CAMERA = ROOT / "runs" / "camera"
-DATA = "APPARATE_DATA"
 REVIEWS = 6000
 """Reviews of each source, at most."""
 CIFAR_RAMPS_FRAC = 0.3

@@ -91,7 +91,8 @@ def replay(
     settings = ReplayConfig(engine, control_delay_ms=control_delay_ms, refuse=engine.batching.timed)
     control = options.control_config(accuracy, promise, policy_name, method)
     stream = load(recording)
-    controller = policy(stream, control, PlacementConfig(ramp_budget=ramp_budget))
+    placement = PlacementConfig(ramp_budget=ramp_budget)
+    controller = policy(stream, engine.suited(control), placement)
     start = time.perf_counter()
     result, replays = run_replayed(stream, controller, config, settings, trace=times)
     elapsed_s = time.perf_counter() - start

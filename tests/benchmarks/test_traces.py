@@ -15,7 +15,15 @@ from apparate_jax.graph import trace
 from apparate_jax.models.bert import BERT
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("traces", "_traces_streams", "_traces_profiles", "_traces_workloads", "_demo", "_common")
+MODULES = (
+    "traces",
+    "_traces_streams",
+    "_traces_profiles",
+    "_traces_workloads",
+    "_demo",
+    "_common",
+    "_azure",
+)
 ROWS, RAMPS, SEQ_LEN, VOCAB = 80, 160, 8, 40
 
 

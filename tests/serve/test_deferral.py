@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.load import always
 from apparate_jax.core import FINAL, BatchRecord, ExitPlan
 from apparate_jax.errors import ConfigError
@@ -260,3 +261,11 @@ def test_settings():
     timed = BatchingConfig("slo", slo_ms=100.0)
     assert EngineConfig(batching=timed).deferrals == 0
     assert EngineConfig().deferrals == EngineConfig().defer > 0
+
+
+def test_control_reckons_with_others_only_where_batches_are_deferred():
+    control = ControlConfig(others=2.0)
+    assert EngineConfig().suited(control) is control
+    timed = BatchingConfig("slo", slo_ms=100.0)
+    for never in (EngineConfig(defer=0), EngineConfig(batching=timed)):
+        assert never.suited(control) == ControlConfig(others=0.0)

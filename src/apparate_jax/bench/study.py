@@ -155,7 +155,7 @@ def stream_task(inputs: Inputs, cell: Cell, config: StudyConfig, seed: int) -> T
     heavy = inputs.heavy if cell.traces is None else None
     return task_of(
         whole,
-        cell.control,
+        cell.engine.suited(cell.control),
         cell.placement,
         heavy=heavy,
         small=small_for(whole),

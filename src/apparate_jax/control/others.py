@@ -7,7 +7,7 @@ that are chosen for the former alone spend wrong answers on late ramps, which fr
 
 How much the freed time is worth depends on the load: in an M/D/1 queue of utilisation ``rho``,
 others wait ``(2 rho - rho^2) / (2 (1 - rho)^2)`` less for each second by which all services are
-shorter, 0.4 at 25 %, 1.5 at half and 3.5 at 65 %. One weight stands for it
+shorter, 0.4 at 25 %, 1.5 at half and 3.6 at 65 %. One weight stands for it
 (:attr:`~apparate_jax.control.config.ControlConfig.others`).
 """
 

@@ -3,16 +3,13 @@
 Two threads. The **dispatcher** forms a batch of fixed shape, hands it over and queues its programs
 on the device, up to the held ramp's at once (JAX dispatch is asynchronous). The **releaser** waits
 for each packed answer in turn; whoever's error is below the ramp's threshold gets its answer there
-and then. Behind it the rest of the batch is queued at once if anybody waits for it, and
-deferred if everybody is answered (:mod:`apparate_jax.serve.deferral`); at the end every input has
-the original model's answer too, and the batch's record goes to the observer. At most
-``max_in_flight`` batches with unanswered requests are on the device: two keep it busy. A **shadow
-batch** also runs the heads of the inactive ramps at its end, on values that it computed anyway.
+and then. Behind the held ramp the rest is queued at once if anybody waits for it, else deferred
+(:mod:`apparate_jax.serve.deferral`); at the end every input has the original model's answer too,
+and the observer the batch's record. At most ``max_in_flight`` batches with unanswered requests are
+on the device: two keep it busy. A **shadow batch** also runs the other heads at its end.
 
-With an empty plan this is the vanilla server: the same engine with one stage.
-
-Sharp edges: futures resolve on the releaser's thread, so callbacks must be short. Inputs are not
-copied on submission; do not change them before the answer is there.
+With an empty plan this is the vanilla server. Sharp edges: futures resolve on the releaser's
+thread, so callbacks must be short; inputs are not copied: do not change them before the answer.
 """
 
 import logging

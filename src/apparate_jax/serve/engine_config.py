@@ -1,8 +1,9 @@
 """Limits of the engine and how it forms batches: the one place of their defaults."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from apparate_jax.control.config import ControlConfig
 from apparate_jax.errors import ConfigError
 from apparate_jax.serve.policies import Policy, immediate, slo, timeout
 
@@ -101,3 +102,7 @@ class EngineConfig:
     def deferrals(self) -> int:
         """What :attr:`defer` comes to with this batching."""
         return 0 if self.batching.timed else self.defer
+
+    def suited(self, control: ControlConfig) -> ControlConfig:
+        """Settings of control for this engine: where nothing is deferred, others save nothing."""
+        return control if self.deferrals else replace(control, others=0.0)

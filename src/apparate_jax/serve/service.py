@@ -77,11 +77,8 @@ class Service(NamedTuple):
 
     def controller(self) -> Controller:
         """The policy that the configuration asks for."""
-        control = self.config.control
-        if self.config.engine.deferrals == 0:
-            control = replace(control, others=0.0)
         return make_controller(
-            control,
+            self.config.engine.suited(self.config.control),
             self.profile.sites,
             LatencyModel(self.profile),
             validation=self.validation,
