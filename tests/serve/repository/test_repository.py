@@ -1,6 +1,7 @@
 """The repository: models found, loaded, replaced, unloaded, and no request without its answer."""
 
 import gc
+import logging
 import shutil
 import threading
 import time
@@ -150,6 +151,31 @@ def test_a_reload_loses_no_request_and_mixes_no_answer(checkpoints, tmp_path):
         assert sorted(mine) == mine, "never an older model again"
         assert set(mine) == {1.0, 2.0, 3.0}
     assert after == compiled, "the same programs with other parameters"
+
+
+def test_a_version_that_is_said_to_be_loaded_answers_already(checkpoints, tmp_path):
+    place, answers = tmp_path / "tiny", []
+    put(checkpoints, 1, place)
+    with Repository([made.config(place)]) as repository:
+
+        class Asks(logging.Handler):
+            def emit(self, record):
+                if "is loaded" in record.getMessage():
+                    with repository.lease("tiny") as served:
+                        answers.append(made.times_of(served))
+
+        log = logging.getLogger("apparate_jax.serve.repository.repository")
+        log.addHandler(asks := Asks(logging.INFO))
+        level = log.level
+        log.setLevel(logging.INFO)
+        try:
+            repository.load("tiny")
+            put(checkpoints, 2, place)
+            repository.load("tiny")
+        finally:
+            log.removeHandler(asks)
+            log.setLevel(level)
+    assert answers == [1.0, 2.0]
 
 
 def test_a_model_that_is_unloaded_answers_what_is_under_way(checkpoints):

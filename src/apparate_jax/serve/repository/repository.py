@@ -250,13 +250,14 @@ class Repository:
                     began=began,
                 )
                 new.append(wanted[version])
-                logger.info("model %r, version %s is loaded", config.name, version)
             with self._swap:
                 self._loading.check()  # else nobody would end them
                 before_all, model.running = model.running, wanted
         except BaseException:
             self._end(new)
             raise
+        for one in new:  # not before: who reads this line asks next, and is to be answered by it
+            logger.info("model %r, version %s is loaded", config.name, one.served.version)
         return [one for one in before_all.values() if one not in wanted.values()]
 
     def _end(self, deployments: Sequence[Deployment]) -> None:
