@@ -9,7 +9,6 @@ import importlib.metadata
 import os
 import random
 import shutil
-import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -28,8 +27,6 @@ CIFAR_RAMPS_FRAC = 0.3
 """Share of the test pictures that ramps are trained on; the rest is the stream."""
 VEHICLES = (0, 1, 8, 9)
 """CIFAR-10's classes that are no animals."""
-CAMERA_RAMPS = 600
-"""Frames that ramps are trained on: a tenth of the stream, as in the paper."""
 
 
 class MissingError(Exception):
@@ -113,16 +110,4 @@ def cifar(name: str, pictures: Path) -> Path:
     rest = table.slice(round(CIFAR_RAMPS_FRAC * len(table)))
     path = TRACES / f"{name}-stream.parquet"
     parquet.write_table(rest.take(drifting(rest["label"].to_numpy(), VEHICLES)), path)
-    return path
-
-
-def camera(name: str) -> Path:
-    """A camera's stream from the first key frame after the ramps' part."""
-    sys.path.insert(0, str(ROOT / "examples"))
-    import clips
-
-    source = there(CAMERA / f"{name}.mp4", "run examples/train_camera.py")
-    path = TRACES / f"{name}-stream.mp4"
-    if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
-        clips.cut(source, CAMERA_RAMPS, path)
     return path

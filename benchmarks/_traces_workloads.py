@@ -11,13 +11,11 @@ from pathlib import Path
 from _demo import ROOT
 from _traces_streams import (
     CAMERA,
-    CAMERA_RAMPS,
     CIFAR_RAMPS_FRAC,
     DEMO,
     TRACES,
     MissingError,
     amazon,
-    camera,
     cifar,
     imdb,
     rotten,
@@ -157,10 +155,12 @@ def _pictures(architecture: str) -> Traced:
 
 
 def _video(name: str, clip: str, base: Base, limit: int | None = None) -> Traced:
-    remedy = "run examples/train_camera.py"
-    first = ("--limit", str(CAMERA_RAMPS), "--data-frac", "1", "--split", "last")
-    ramps = Ramps(base, partial(there, CAMERA / f"{clip}.mp4", remedy), first)
-    return Traced(name, TRACES / f"{name}-checkpoint", partial(camera, clip), ramps, limit)
+    def made(path: Path) -> Data:
+        return partial(there, path, "run examples/train_camera.py")
+
+    ramps = Ramps(base, made(CAMERA / f"{clip}-ramps.mp4"), ("--data-frac", "1"))
+    stream = made(CAMERA / f"{clip}.mp4")
+    return Traced(name, TRACES / f"{name}-checkpoint", stream, ramps, limit)
 
 
 def _camera(clip: str, backbone: str) -> Traced:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,10 +64,12 @@ def taller(height: int) -> int:
     return math.ceil(height / KEPT - 1e-6)
 
 
-def frames(video: Path, first: int = 0, height: int | None = None) -> Iterator[Pixels]:
-    """Frames of a video from ``first`` on, so large that ``height`` is left when one is changed."""
+def frames(
+    video: Path, first: int = 0, height: int | None = None, end: int | None = None
+) -> Iterator[Pixels]:
+    """Frames ``first`` to ``end`` of a video, so large that ``height`` is left of a changed one."""
     with av.open(str(video)) as source:
-        for frame in itertools.islice(source.decode(video=0), first, None):
+        for frame in itertools.islice(source.decode(video=0), first, end):
             if height is None:
                 yield frame.to_ndarray(format="rgb24")
             else:
@@ -110,6 +112,36 @@ def cut(video: Path, first: int, path: Path) -> int:
     return begin
 
 
+def write(path: Path, rate: Any, pictures: Iterable[Pixels]) -> int:
+    """Write a video of pictures of one even size.
+
+    Args:
+        path: The video to write.
+        rate: Frames per second.
+        pictures: Its frames.
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        ValueError: There is no picture.
+    """
+    written = 0
+    with av.open(str(path), "w") as target:
+        options = {"crf": "18", "preset": "veryfast"}
+        stream = target.add_stream("libx264", rate=rate, options=options)
+        stream.pix_fmt = "yuv420p"
+        for pixels in pictures:
+            if not written:
+                stream.height, stream.width = pixels.shape[:2]
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            written += 1
+        if not written:
+            raise ValueError(f"there is no picture for {path.name}")
+        target.mux(stream.encode())
+    return written
+
+
 def loop(
     video: Path, first: int, path: Path, loops: list[Change], height: int | None = None
 ) -> int:
@@ -125,20 +157,32 @@ def loop(
     Returns:
         How many frames were written.
     """
-    written = 0
-    with av.open(str(path), "w") as target:
-        stream = None
-        for change in loops:
-            for frame in frames(video, first, height):
-                pixels = changed(frame, change)
-                if stream is None:
-                    options = {"crf": "18", "preset": "veryfast"}
-                    stream = target.add_stream("libx264", rate=rate_of(video), options=options)
-                    stream.height, stream.width = pixels.shape[:2]
-                    stream.pix_fmt = "yuv420p"
-                target.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-                written += 1
-        if stream is None:
-            raise ValueError(f"{video.name} has no frame {first}")
-        target.mux(stream.encode())
-    return written
+    pictures = (
+        changed(frame, change) for change in loops for frame in frames(video, first, height)
+    )
+    return write(path, rate_of(video), pictures)
+
+
+def vary(
+    video: Path, end: int, path: Path, times: int, seed: int, height: int | None = None
+) -> int:
+    """Write a video of the frames before ``end``: as they are, then each in a change of its own.
+
+    Args:
+        video: The video.
+        end: Frame number.
+        path: The video to write, encoded again.
+        times: How often each frame is written, the first time as it is.
+        seed: Of the changes.
+        height: As of :func:`loop`.
+
+    Returns:
+        How many frames were written.
+    """
+    rng = np.random.default_rng(seed)
+    pictures = (
+        changed(frame, random_change(rng) if time else Change())
+        for time in range(times)
+        for frame in frames(video, 0, height, end)
+    )
+    return write(path, rate_of(video), pictures)

@@ -13,7 +13,10 @@ Frames are seen whole, squeezed to a square. States the accuracy on the rest of 
 the stream. Leaves in ``--out``: ``checkpoint``, ``card.json``, and ``stream.mp4`` unless another
 ``--stream`` is named. The stream is what comes after the part that was learnt from, as it is; with
 ``--stream-minutes`` again and again, each time in another light and framing, until it is so long.
-A stream that is there with the same settings is kept: it is the same for every architecture.
+Beside it comes what ramps are trained on, ``stream-ramps.mp4``: the part that was learnt from, as
+it is and in other light and framing. Ramps that never saw another light are wrong in it long before
+the network is. Videos that are there with the same settings are kept: they are the same for every
+architecture.
 """
 
 import argparse
@@ -49,6 +52,8 @@ KERNEL, BIAS = "classifier/kernel", "classifier/bias"
 STEPS = 500
 ROUNDS = 4
 """How often a backbone sees each frame that a head is fitted on, each time changed."""
+TIMES = 4
+"""How often ramps see each frame that was learnt from: once as it is, then changed."""
 SHOWN = 800
 """Frames of the stream that its accuracy is stated on, evenly spread."""
 BATCH = 16
@@ -183,6 +188,18 @@ def learnt(args: argparse.Namespace, frames: list[clips.Pixels], states: States)
     return replace(model, params=params)
 
 
+def kept(path: Path, wanted: dict[str, Any], write: Callable[[], object]) -> dict[str, Any]:
+    """Write a video, and how it was made beside it, unless both are there; says how."""
+    beside = path.with_suffix(".json")
+    if path.is_file() and beside.is_file() and json.loads(beside.read_text()) == wanted:
+        return wanted
+    beside.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write()
+    beside.write_text(json.dumps(wanted, indent=2) + "\n")
+    return wanted
+
+
 def stream_of(args: argparse.Namespace, first: int, frames: int) -> dict[str, Any]:
     """Write the stream unless it is there; says how it was made.
 
@@ -191,22 +208,34 @@ def stream_of(args: argparse.Namespace, first: int, frames: int) -> dict[str, An
         first: Frame that comes after those that were learnt from.
         frames: Of the clip.
     """
-    args.stream.parent.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, Any] = {"video": args.video.name, "from_frame": first}
     if args.stream_minutes is None:
+        args.stream.parent.mkdir(parents=True, exist_ok=True)
         return {**wanted, "begins": clips.cut(args.video, first, args.stream), "loops": 1}
     needed = args.stream_minutes * 60 * float(clips.rate_of(args.video))
     loops = math.ceil(needed / (frames - first))
     wanted |= {"loops": loops, "height": args.stream_height, "seed": args.seed}
     wanted["frames"] = loops * (frames - first)
-    kept = args.stream.with_suffix(".json")
-    if args.stream.is_file() and kept.is_file() and json.loads(kept.read_text()) == wanted:
-        return wanted
-    kept.unlink(missing_ok=True)
     changes = clips.changes(loops, args.seed)
-    clips.loop(args.video, first, args.stream, changes, args.stream_height)
-    kept.write_text(json.dumps(wanted, indent=2) + "\n")
-    return wanted
+    return kept(
+        args.stream,
+        wanted,
+        lambda: clips.loop(args.video, first, args.stream, changes, args.stream_height),
+    )
+
+
+def ramps_of(args: argparse.Namespace, end: int) -> dict[str, Any]:
+    """Write what ramps are trained on unless it is there; says how it was made.
+
+    Args:
+        args: The command line.
+        end: Frame that comes after those that were learnt from.
+    """
+    path = args.stream.with_name(f"{args.stream.stem}-ramps.mp4")
+    height = None if args.stream_minutes is None else args.stream_height
+    wanted = {"video": args.video.name, "to_frame": end, "times": TIMES, "height": height}
+    wanted |= {"seed": args.seed, "frames": TIMES * end}
+    return kept(path, wanted, lambda: clips.vary(args.video, end, path, TIMES, args.seed, height))
 
 
 def accuracies(
@@ -269,6 +298,7 @@ def main() -> None:
     print(f"the label flips {motion.flips(states)} times")
     count = round(len(states) * args.train_frac)
     made = stream_of(args, count, len(states))
+    ramps = ramps_of(args, count)
     frames = list(itertools.islice(clips.frames(args.video, height=args.stream_height), count))
     learn: Callable[..., Model] = fitted if args.architecture == ARCHITECTURES[0] else learnt
     model = whole(learn(args, frames, states[:count]))
@@ -284,6 +314,7 @@ def main() -> None:
         **accuracies(model, args, states, count, made),
         "rest_majority_frac": round(float(max(rest.mean(), 1 - rest.mean())), 4),
         "stream": made,
+        "ramps": ramps,
         "seconds": round(seconds),
         "settings": trained.settings_of(args),
     }

@@ -60,13 +60,26 @@ def test_loops_are_as_high_as_they_are_asked_to_be(clips, video, tmp_path):
     np.testing.assert_allclose(found[:5].mean(axis=(1, 2, 3)), 20 + 6 * np.arange(25, 30), atol=3)
 
 
+def test_every_frame_varies_on_its_own_after_the_first_time(clips, video, tmp_path):
+    assert clips.vary(video, 10, tmp_path / "varied.mp4", 3, seed=0, height=24) == 30
+    found = frames(tmp_path / "varied.mp4").mean(axis=(1, 2, 3)).reshape(3, 10)
+    own = 20 + 6 * np.arange(10)
+    np.testing.assert_allclose(found[0], own, atol=3)
+    gains = found[1:] / own
+    low, high = clips.GAIN
+    assert low - 0.1 < gains.min() < 0.8 and 1.2 < gains.max() < high + 0.1
+    clips.vary(video, 10, tmp_path / "again.mp4", 3, seed=0, height=24)
+    again = frames(tmp_path / "again.mp4").mean(axis=(1, 2, 3)).reshape(3, 10)
+    np.testing.assert_allclose(again[1:], found[1:], atol=1)
+
+
 @pytest.mark.parametrize("height", [24, 216, 218, 360, 480])
 def test_what_is_left_of_a_frame_is_as_high_as_it_should_be(clips, height):
     assert clips.kept(clips.taller(height)) == height
 
 
 def test_loops_from_behind_the_end_are_refused(clips, video, tmp_path):
-    with pytest.raises(ValueError, match="no frame 30"):
+    with pytest.raises(ValueError, match=r"no picture for none\.mp4"):
         clips.loop(video, FRAMES, tmp_path / "none.mp4", [clips.Change()])
 
 

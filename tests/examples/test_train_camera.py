@@ -93,6 +93,17 @@ def test_a_stream_is_as_long_as_asked_and_kept_while_its_settings_are_the_same(
     assert args.stream.read_bytes() != b"not written again"
 
 
+def test_ramps_see_the_part_that_was_learnt_from_beside_the_stream(camera, clip, monkeypatch):
+    args = options(camera, monkeypatch, clip)
+    made = camera.ramps_of(args, 12)
+    path = args.stream.with_name("stream-ramps.mp4")
+    with av.open(str(path)) as source:
+        assert sum(1 for _ in source.decode(video=0)) == made["frames"] == 12 * camera.TIMES
+    path.write_bytes(b"not written again")
+    assert camera.ramps_of(args, 12) == made
+    assert path.read_bytes() == b"not written again"
+
+
 def test_pictures_are_drawn_in_other_light_and_framing_and_mirrored(camera):
     ramp = np.broadcast_to(np.arange(60, 140, 2, dtype=np.uint8)[None, :, None], (20, 40, 3))
     config = EFFICIENTNET.configure({**SIZES, "image_size": 16, "num_labels": 2})
