@@ -23,8 +23,6 @@ DEMO = ROOT / "runs" / "demo"
 CAMERA = ROOT / "runs" / "camera"
 REVIEWS = 6000
 """Reviews of each source, at most."""
-CIFAR_RAMPS_FRAC = 0.3
-"""Share of the test pictures that ramps are trained on; the rest is the stream."""
 VEHICLES = (0, 1, 8, 9)
 """CIFAR-10's classes that are no animals."""
 
@@ -49,12 +47,26 @@ def imdb() -> Path:
     return there(DEMO / "reviews-stream.csv", "run `just demo`")
 
 
+def given(name: str) -> Path:
+    """A file of the folder of data sets, which are not ours to give.
+
+    Raises:
+        MissingError: There is no folder, or it lacks the file.
+    """
+    path = Path(os.environ.get(DATA, "")) / name
+    if DATA not in os.environ or not path.is_file():
+        raise MissingError(f"no {name} in ${DATA}")
+    return path
+
+
 def amazon() -> Path:
-    """Amazon reviews, from the folder of data sets: they are not ours to give."""
-    source = Path(os.environ.get(DATA, "")) / "text" / "amazon_reviews.csv"
-    if DATA not in os.environ or not source.is_file():
-        raise MissingError(f"no text/amazon_reviews.csv in ${DATA}")
-    return Path(shutil.copyfile(source, TRACES / "amazon.csv"))
+    """Amazon reviews."""
+    return Path(shutil.copyfile(given("text/amazon_reviews.csv"), TRACES / "amazon.csv"))
+
+
+def cifar_ramps() -> Path:
+    """The training pictures of CIFAR-10."""
+    return given("images/cifar10-train.parquet")
 
 
 def rotten() -> Path:
@@ -105,9 +117,8 @@ def drifting(labels: NDArray[np.int64], first: Collection[int], seed: int = 0) -
 
 
 def cifar(name: str, pictures: Path) -> Path:
-    """Test pictures after the ramps' part, in the order of :func:`drifting`."""
+    """Test pictures, in the order of :func:`drifting`."""
     table = parquet.read_table(there(pictures, "run examples/train_cifar.py"))
-    rest = table.slice(round(CIFAR_RAMPS_FRAC * len(table)))
     path = TRACES / f"{name}-stream.parquet"
-    parquet.write_table(rest.take(drifting(rest["label"].to_numpy(), VEHICLES)), path)
+    parquet.write_table(table.take(drifting(table["label"].to_numpy(), VEHICLES)), path)
     return path

@@ -11,12 +11,12 @@ from pathlib import Path
 from _demo import ROOT
 from _traces_streams import (
     CAMERA,
-    CIFAR_RAMPS_FRAC,
     DEMO,
     TRACES,
     MissingError,
     amazon,
     cifar,
+    cifar_ramps,
     imdb,
     rotten,
     there,
@@ -27,6 +27,8 @@ from apparate_jax.checkpoint import is_checkpoint
 CIFAR = ("resnet-18", "resnet-50", "vgg-11", "vgg-16")
 CAMERAS = ("people", "cars")
 BACKBONES = ("efficientnet-lite0", "resnet-18", "resnet-50", "vgg-16")
+PICTURES = 8000
+"""Training pictures that ramps see."""
 PUBLISHED_FRAMES = 2000
 PUBLISHED_SIZE = 128
 """Pixels, height and width, of what the published network with its 1,000 classes sees."""
@@ -144,14 +146,10 @@ def _reviews() -> list[Traced]:
 def _pictures(architecture: str) -> Traced:
     name = f"cifar-{architecture}"
     folder = ROOT / "runs" / ("cifar" if architecture == "resnet-18" else name)
-    pictures = folder / "stream.parquet"
-    remedy = "run examples/train_cifar.py"
-    ramps = Ramps(
-        partial(_copied, folder / "checkpoint", remedy),
-        partial(there, pictures, remedy),
-        ("--data-frac", str(CIFAR_RAMPS_FRAC)),
-    )
-    return Traced(name, TRACES / f"{name}-checkpoint", partial(cifar, name, pictures), ramps)
+    base = partial(_copied, folder / "checkpoint", "run examples/train_cifar.py")
+    ramps = Ramps(base, cifar_ramps, ("--limit", str(PICTURES), "--data-frac", "1"))
+    stream = partial(cifar, name, folder / "stream.parquet")
+    return Traced(name, TRACES / f"{name}-checkpoint", stream, ramps)
 
 
 def _video(name: str, clip: str, base: Base, limit: int | None = None) -> Traced:
