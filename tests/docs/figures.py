@@ -5,7 +5,7 @@ A figure is a link to its file whose title is the path of the value, its keys jo
 a key is an index, or says what an entry has (``setting=40% & system=paper``). Text before and after
 the number is kept; " %" after it stands for a share, so the value is times 100.
 
-``python -m tests.docs.figures`` writes what the files say now into the documents.
+``python -m tests.docs.renew`` writes what the files say now into the documents.
 """
 
 import json
@@ -65,14 +65,3 @@ def _renewed(match):
 def renewed(text):
     """A document with every figure as its file has it."""
     return FIGURE.sub(_renewed, text)
-
-
-def main():
-    for document in DOCUMENTS:
-        text = document.read_text(encoding="utf-8")
-        if (new := renewed(text)) != text:
-            document.write_text(new, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,7 @@ LINK = '[x 0.5](../benchmarks/results/split_cost.json "batch 1 / two ramps / rat
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_figures(document):
     for line in document.read_text(encoding="utf-8").splitlines():
-        assert line == renewed(line), "run python -m tests.docs.figures"
+        assert line == renewed(line), "run python -m tests.docs.renew"
         assert len(FIGURE.findall(line)) == len(TITLED.findall(line)), line
 
 
