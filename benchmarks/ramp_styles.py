@@ -103,7 +103,7 @@ def imdb() -> Workload:
     text = path.read_text(encoding="utf-8") + stream.read_text(encoding="utf-8").split("\n", 1)[1]
     path.write_text(text, encoding="utf-8")
     data = load_data(path, model)
-    return Workload("imdb", model, _traced(model), data, 3000, 2000, COMMON | SEQUENCE)
+    return Workload("imdb", model, traced(model), data, 3000, 2000, COMMON | SEQUENCE)
 
 
 def cifar() -> Workload | None:
@@ -112,7 +112,7 @@ def cifar() -> Workload | None:
     if found is None:
         return None
     model, data = found
-    return Workload("cifar", model, _traced(model), data, 2000, 1500, COMMON)
+    return Workload("cifar", model, traced(model), data, 2000, 1500, COMMON)
 
 
 def camera() -> Workload | None:
@@ -122,7 +122,7 @@ def camera() -> Workload | None:
         return None
     model, data = found
     third = len(data) // 3
-    return Workload("camera", model, _traced(model), data, third, third, COMMON, split="last")
+    return Workload("camera", model, traced(model), data, third, third, COMMON, split="last")
 
 
 def _example(name: str) -> tuple[Model, Dataset] | None:
@@ -134,7 +134,8 @@ def _example(name: str) -> tuple[Model, Dataset] | None:
     return model, load_data(next(folder.glob("stream.*")), model)
 
 
-def _traced(model: Model) -> Program:
+def traced(model: Model) -> Program:
+    """The program of a model, at the batch size of its features."""
     return trace(model.apply, model.params, *model.example_inputs(8))
 
 
@@ -158,22 +159,27 @@ class Answers(NamedTuple):
 
 def gather(work: Workload) -> dict[str, Features]:
     """Features of every pooling that a variant asks for."""
-    found = {}
-    for kind in sorted({variant.kind for variant in work.variants.values()}):
-        kinds = head_kinds(work.program.sites, work.model, kind)
-        seen = list[str]()
-        progress = _line(f"{work.name}, pooling {kind}", seen)
-        with collect_features(
-            work.program,
-            work.model,
-            Circle(work.data, 0, len(work.data)),
-            kinds,
-            batch_size=8,
-            max_bytes=2**33,
-            progress=progress,
-        ) as features:
-            found[kind] = Features(features.layout, features.table.copy())
-    return found
+    kinds = sorted({variant.kind for variant in work.variants.values()})
+    return {
+        kind: collected(f"{work.name}, pooling {kind}", work.program, work.model, work.data, kind)
+        for kind in kinds
+    }
+
+
+def collected(
+    what: str, program: Program, model: Model, data: Dataset, kind: str = "auto"
+) -> Features:
+    """Features of every site on all of the data; ``what`` names it while that is under way."""
+    with collect_features(
+        program,
+        model,
+        Circle(data, 0, len(data)),
+        head_kinds(program.sites, model, kind),
+        batch_size=8,
+        max_bytes=2**33,
+        progress=_line(what, []),
+    ) as features:
+        return Features(features.layout, features.table.copy())
 
 
 def _line(what: str, seen: list[str]) -> Callable[[int, int, str], None]:

