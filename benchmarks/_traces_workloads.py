@@ -29,6 +29,8 @@ CAMERAS = ("people", "cars")
 BACKBONES = ("efficientnet-lite0", "resnet-18", "resnet-50", "vgg-16")
 PICTURES = 8000
 """Training pictures that ramps see."""
+CHANGES = 3
+"""In how many other lights and framings ramps see a camera's frame."""
 PUBLISHED_FRAMES = 2000
 PUBLISHED_SIZE = 128
 """Pixels, height and width, of what the published network with its 1,000 classes sees."""
@@ -156,7 +158,8 @@ def _video(name: str, clip: str, base: Base, limit: int | None = None) -> Traced
     def made(path: Path) -> Data:
         return partial(there, path, "run examples/train_camera.py")
 
-    ramps = Ramps(base, made(CAMERA / f"{clip}-ramps.mp4"), ("--data-frac", "1"))
+    varied = ("--data-frac", "1", "--vary", str(CHANGES))
+    ramps = Ramps(base, made(CAMERA / f"{clip}-ramps.mp4"), varied)
     stream = made(CAMERA / f"{clip}.mp4")
     return Traced(name, TRACES / f"{name}-checkpoint", stream, ramps, limit)
 

@@ -17,7 +17,7 @@ results/ramp_data.json, where workloads that were not asked for stay as they are
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,15 @@ import numpy as np
 from _common import RESULTS, machine, write_result
 from _demo import ROOT, RUN
 from _traces_streams import CAMERA, MissingError, given, there
+from _traces_workloads import CHANGES
 from ramp_styles import LIMIT, MAX_RAMPS, answers_of, collected, kept_and_saved, traced
 
 from apparate_jax.checkpoint import load_checkpoint
 from apparate_jax.control import tune_thresholds
 from apparate_jax.core import Model
 from apparate_jax.data import load_data
+from apparate_jax.data.dataset import Dataset
+from apparate_jax.data.varied import Varied
 from apparate_jax.graph import Program
 from apparate_jax.models import from_hf
 from apparate_jax.ramps import TrainConfig
@@ -53,6 +56,7 @@ class Choices:
         sources: Files by name.
         choices: For each choice, a source and which of its rows.
         stream: A source, and which of its rows.
+        vary: How often pictures of a source are also shown in another light and framing.
     """
 
     name: str
@@ -60,6 +64,13 @@ class Choices:
     sources: Mapping[str, Path]
     choices: Mapping[str, tuple[str, slice]]
     stream: tuple[str, slice]
+    vary: Mapping[str, int] = field(default_factory=dict)
+
+    def data(self, source: str) -> Dataset:
+        """The rows of a source that are wanted."""
+        data = load_data(self.sources[source], self.model, limit=self.limit(source))
+        times = self.vary.get(source, 0)
+        return Varied(data, self.model, times) if times else data
 
     def limit(self, source: str) -> int | None:
         """How many rows of a source are wanted; None for all."""
@@ -103,18 +114,20 @@ def cifar() -> Choices:
 def camera() -> Choices:
     """A VGG-16 behind a fixed camera whose light changes: one light or many."""
     remedy = "run examples/train_camera.py --architecture vgg-16 --out runs/camera/people-vgg-16"
+    learnt = there(CAMERA / "people-ramps.mp4", remedy)
     sources = {
-        "varied": there(CAMERA / "people-ramps.mp4", remedy),
         "stream": there(CAMERA / "people.mp4", remedy),
+        "learnt": learnt,
+        "varied": learnt,
     }
     model = load_checkpoint(there(CAMERA / "people-vgg-16" / "checkpoint", remedy)).model
-    first = json.loads((CAMERA / "people-ramps.json").read_text())["to_frame"]
     choices = {
         "the stream's first 600 frames, one light": ("stream", slice(600)),
-        "frames that were learnt from, one light": ("varied", slice(first)),
-        "the same four times, three in changing light": ("varied", slice(None)),
+        "the frames that it learnt from, one light": ("learnt", slice(None)),
+        f"the same with --vary {CHANGES}": ("varied", slice(None)),
     }
-    return Choices("camera", model, sources, choices, ("stream", slice(600, None)))
+    stream = ("stream", slice(600, None))
+    return Choices("camera", model, sources, choices, stream, {"varied": CHANGES})
 
 
 WORKLOADS: dict[str, Callable[[], Choices]] = {"imdb": imdb, "cifar": cifar, "camera": camera}
@@ -162,10 +175,10 @@ def tried(program: Program, data: Features, stream: Features) -> dict[str, Any]:
 def study(work: Choices) -> dict[str, Any]:
     """Every choice of a workload."""
     program = traced(work.model)
-    features = {}
-    for name, path in work.sources.items():
-        data = load_data(path, work.model, limit=work.limit(name))
-        features[name] = collected(f"{work.name}, {name}", program, work.model, data)
+    features = {
+        name: collected(f"{work.name}, {name}", program, work.model, work.data(name))
+        for name in work.sources
+    }
     source, rows = work.stream
     stream = part(features[source], rows)
     found = []

@@ -143,9 +143,14 @@ def write(path: Path, rate: Any, pictures: Iterable[Pixels]) -> int:
 
 
 def loop(
-    video: Path, first: int, path: Path, loops: list[Change], height: int | None = None
+    video: Path,
+    first: int,
+    path: Path,
+    loops: list[Change],
+    height: int | None = None,
+    end: int | None = None,
 ) -> int:
-    """Write a video of all frames from ``first`` on, again and again, each time changed.
+    """Write a video of the frames ``first`` to ``end``, again and again, each time changed.
 
     Args:
         video: The video.
@@ -153,36 +158,12 @@ def loop(
         path: The video to write, encoded again.
         loops: One change per time.
         height: Of the frames that are written, even; what is kept of the video's own unless given.
+        end: Number of the frame behind the last; all that there are unless given.
 
     Returns:
         How many frames were written.
     """
     pictures = (
-        changed(frame, change) for change in loops for frame in frames(video, first, height)
-    )
-    return write(path, rate_of(video), pictures)
-
-
-def vary(
-    video: Path, end: int, path: Path, times: int, seed: int, height: int | None = None
-) -> int:
-    """Write a video of the frames before ``end``: as they are, then each in a change of its own.
-
-    Args:
-        video: The video.
-        end: Frame number.
-        path: The video to write, encoded again.
-        times: How often each frame is written, the first time as it is.
-        seed: Of the changes.
-        height: As of :func:`loop`.
-
-    Returns:
-        How many frames were written.
-    """
-    rng = np.random.default_rng(seed)
-    pictures = (
-        changed(frame, random_change(rng) if time else Change())
-        for time in range(times)
-        for frame in frames(video, 0, height, end)
+        changed(frame, change) for change in loops for frame in frames(video, first, height, end)
     )
     return write(path, rate_of(video), pictures)

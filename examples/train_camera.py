@@ -13,10 +13,9 @@ Frames are seen whole, squeezed to a square. States the accuracy on the rest of 
 the stream. Leaves in ``--out``: ``checkpoint``, ``card.json``, and ``stream.mp4`` unless another
 ``--stream`` is named. The stream is what comes after the part that was learnt from, as it is; with
 ``--stream-minutes`` again and again, each time in another light and framing, until it is so long.
-Beside it comes what ramps are trained on, ``stream-ramps.mp4``: the part that was learnt from, as
-it is and in other light and framing. Ramps that never saw another light are wrong in it long before
-the network is. Videos that are there with the same settings are kept: they are the same for every
-architecture.
+Beside it comes what ramps are to be trained on, ``stream-ramps.mp4``: the part that was learnt from
+(``apparate train-ramps --vary 3`` shows it in other light and framing, too). Videos that are there
+with the same settings are kept: they are the same for every architecture.
 """
 
 import argparse
@@ -52,8 +51,6 @@ KERNEL, BIAS = "classifier/kernel", "classifier/bias"
 STEPS = 500
 ROUNDS = 4
 """How often a backbone sees each frame that a head is fitted on, each time changed."""
-TIMES = 4
-"""How often ramps see each frame that was learnt from: once as it is, then changed."""
 SHOWN = 800
 """Frames of the stream that its accuracy is stated on, evenly spread."""
 BATCH = 16
@@ -225,7 +222,7 @@ def stream_of(args: argparse.Namespace, first: int, frames: int) -> dict[str, An
 
 
 def ramps_of(args: argparse.Namespace, end: int) -> dict[str, Any]:
-    """Write what ramps are trained on unless it is there; says how it was made.
+    """Write what ramps are to be trained on unless it is there; says how it was made.
 
     Args:
         args: The command line.
@@ -233,9 +230,9 @@ def ramps_of(args: argparse.Namespace, end: int) -> dict[str, Any]:
     """
     path = args.stream.with_name(f"{args.stream.stem}-ramps.mp4")
     height = None if args.stream_minutes is None else args.stream_height
-    wanted = {"video": args.video.name, "to_frame": end, "times": TIMES, "height": height}
-    wanted |= {"seed": args.seed, "frames": TIMES * end}
-    return kept(path, wanted, lambda: clips.vary(args.video, end, path, TIMES, args.seed, height))
+    wanted = {"video": args.video.name, "to_frame": end, "height": height}
+    as_it_is = [clips.Change()]
+    return kept(path, wanted, lambda: clips.loop(args.video, 0, path, as_it_is, height, end))
 
 
 def accuracies(

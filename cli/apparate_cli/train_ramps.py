@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -18,6 +17,7 @@ from apparate_jax.control.initial import initial_sites
 from apparate_jax.core import Model, Site
 from apparate_jax.data import load_data
 from apparate_jax.data.dataset import Dataset
+from apparate_jax.data.varied import Varied
 from apparate_jax.graph import trace
 from apparate_jax.memory import give_back, large_blocks_apart
 from apparate_jax.ramps import HEAD_STYLES, PlacementConfig, TrainConfig
@@ -61,6 +61,10 @@ def train(
     label_column: options.LabelColumn = "label",
     fps: options.Fps = None,
     limit: options.Limit = None,
+    vary: Annotated[
+        int,
+        typer.Option(help="Also show each picture so often in another light and framing."),
+    ] = 0,
     json: options.Json = None,
 ) -> None:
     """Train ramps on the frozen model's own answers to your data; labels are not needed.
@@ -77,15 +81,19 @@ def train(
         cache_dir=None if cache_dir is None else str(cache_dir),
     )
     chosen = PlacementConfig(max_ramps=max_ramps, policy=placement)
-    read = partial(
-        load_data,
-        data,
-        text_column=text_column,
-        image_column=image_column,
-        label_column=label_column,
-        fps=fps,
-        limit=limit,
-    )
+
+    def read(model: Model) -> Dataset:
+        found = load_data(
+            data,
+            model,
+            text_column=text_column,
+            image_column=image_column,
+            label_column=label_column,
+            fps=fps,
+            limit=limit,
+        )
+        return Varied(found, model, vary, seed) if vary else found
+
     with phases() as phase:
         steps: dict[str, Step] = {}
 
@@ -103,6 +111,7 @@ def train(
         "data": name,
         "examples": trained.samples,
         "validation_examples": len(trained.validation.labels),
+        "vary": vary,
     }
     done = replace(
         loaded,

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from apparate_jax.checkpoint import load_checkpoint
-from tests.cli import pictures
+from tests.cli import pictures, tiny
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (120, 3)).astype(np.uint8)
 
@@ -59,6 +59,24 @@ def test_ramps_from_a_folder_of_pictures(apparate, checkpoint, folder):
     assert facts["examples"] + facts["validation_examples"] == len(COLOURS)
     numbers = 8 + 8 + pictures.CLASSES
     assert f"feature cache: 120 samples x {numbers} numbers, 0.0 MiB in memory\n" in done.err
+
+
+def test_ramps_from_pictures_in_other_light(apparate, checkpoint, folder):
+    words = ("--data", folder, "--data-frac", 0.5, "--vary", 3, "--json", "-")
+    done = apparate("train-ramps", checkpoint, *words)
+    assert done.status == 0, done.err
+    facts = done.json["training"]
+    assert facts["vary"] == 3
+    assert facts["examples"] + facts["validation_examples"] == len(COLOURS) // 2 * 4
+
+
+def test_a_model_that_takes_no_pictures_cannot_see_them_vary(apparate, tmp_path):
+    assert apparate("inject", tiny.REFERENCE, "-o", tmp_path / "c").status == 0
+    rows = np.zeros((20, tiny.WIDTH), np.float32)
+    np.savez(tmp_path / "d.npz", x=rows)
+    words = ("--data", tmp_path / "d.npz", "--data-frac", 1, "--vary", 1)
+    done = apparate("train-ramps", tmp_path / "c", *words)
+    assert done.status == 1 and "for pictures" in done.error
 
 
 def test_features_on_disk_give_the_same_ramps_and_are_gone(apparate, checkpoint, folder, tmp_path):

@@ -157,6 +157,7 @@ def test_weights_that_are_no_numbers(apparate, tmp_path, data):
         (("--kind", "pyramid"), "kind is 'pyramid', expected 'auto' or one of ["),
         (("--kind", "spatial_mean"), "spatial_mean"),
         (("--seed", -1), "seed is -1, expected at least 0"),
+        (("--vary", -1), "vary -1 times, expected at least 1"),
     ],
 )
 def test_settings_out_of_range(apparate, copied, data, words, message):

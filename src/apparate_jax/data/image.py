@@ -92,13 +92,46 @@ class ImageEncoder:
         Returns:
             The model's input without its batch axis.
         """
-        values = resize_and_crop(pixels, self._how).astype(np.float32)
+        return self._prepared(resize_and_crop(pixels, self._how))
+
+    def _prepared(self, pixels: Pixels) -> NDArray[Any]:
+        """A picture of the model's size as the model takes it."""
+        values = pixels.astype(np.float32)
         if self._how.channels == "bgr":
             values = values[..., ::-1]
         values = (values - self._mean) / self._std
         if self._first:
             values = values.transpose(2, 0, 1)
         return np.ascontiguousarray(values, self._dtype)
+
+    def _pixels(self, prepared: NDArray[Any]) -> Pixels:
+        """The picture that was prepared."""
+        values = prepared.transpose(1, 2, 0) if self._first else prepared
+        levels = np.rint(values.astype(np.float32) * self._std + self._mean).clip(0, 255)
+        pixels: Pixels = levels.astype(np.uint8)
+        return pixels[..., ::-1] if self._how.channels == "bgr" else pixels
+
+    def changed(
+        self, prepared: NDArray[Any], gain: float, kept: float, down: float, right: float
+    ) -> NDArray[Any]:
+        """A prepared picture in another light and framing.
+
+        Args:
+            prepared: As :meth:`encode` returns it.
+            gain: Factor of all grey levels, which end at 255.
+            kept: Share of height and width that is left, and brought to the model's size again.
+            down: Where that part begins, 0 at the top, 1 as low as can be.
+            right: The same from the left.
+        """
+        from PIL import Image
+
+        levels = np.rint(np.arange(256) * gain).clip(0, 255).astype(np.uint8)
+        height, width = self._how.height, self._how.width
+        left, top = right * (1 - kept) * width, down * (1 - kept) * height
+        box = (left, top, left + kept * width, top + kept * height)
+        lit = Image.fromarray(np.ascontiguousarray(levels[self._pixels(prepared)]))
+        resized = lit.resize((width, height), _filter(self._how), box)
+        return self._prepared(np.asarray(resized))
 
     def decode(self, content: bytes) -> NDArray[Any]:
         """Prepare an encoded picture (JPEG, PNG, ...).
@@ -180,12 +213,18 @@ def _rgb(image: Any) -> Any:
     return image.convert("RGB")
 
 
+def _filter(how: ImagePreprocess) -> Any:
+    from PIL import Image
+
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    return filters[how.interpolation]
+
+
 def resize_and_crop(pixels: Pixels, how: ImagePreprocess) -> Pixels:
     """The middle of the resized picture: u8[height, width, 3]."""
     from PIL import Image
 
     height, width = pixels.shape[:2]
-    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     if how.resize is None:
         target = how.width, how.height
     else:
@@ -193,7 +232,7 @@ def resize_and_crop(pixels: Pixels, how: ImagePreprocess) -> Pixels:
         scale = max(how.resize / min(height, width), how.height / height, how.width / width)
         target = max(how.width, int(width * scale)), max(how.height, int(height * scale))
     if target != (width, height):
-        resized = Image.fromarray(pixels).resize(target, filters[how.interpolation])
+        resized = Image.fromarray(pixels).resize(target, _filter(how))
         pixels = np.asarray(resized)
     top = round((pixels.shape[0] - how.height) / 2)
     left = round((pixels.shape[1] - how.width) / 2)
