@@ -55,6 +55,16 @@ def test_a_right_answer_is_never_earlier_than_the_oracles(played):
             assert not (early & answers.right).any(), name
 
 
+def test_a_recording_whose_budget_allowed_no_ramp_at_the_start_has_every_row():
+    made = recorded()
+    bare = [replace(shape, release_ms=()) for shape in made.profile.shapes]
+    made = replace(made, profile=replace(made.profile, sites=(), shapes=tuple(bare)))
+    match = prepare(task_of(made, CONTROL, small=prefix_of(made, 0)), CONFIG)
+    rows = {row["system"]: row for row in compare(tuple(SYSTEMS), match)}
+    for name in ("initial-only", "uniform", "past-20"):
+        assert (rows[name]["agreement"], rows[name]["p50_saved_frac"]) == (1.0, 0.0)
+
+
 def test_every_system_has_a_row_of_figures(match):
     rows = compare(tuple(SYSTEMS), match)
     assert [row["system"] for row in rows] == list(SYSTEMS)

@@ -9,10 +9,11 @@ import pytest
 
 from apparate_jax.checkpoint import Checkpoint
 from apparate_jax.control import ControlConfig, Controller
-from apparate_jax.core import FINAL, ExitPlan
+from apparate_jax.core import FINAL, ExitPlan, Profile, ShapeProfile
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace
 from apparate_jax.ramps.placement import PlacementConfig
+from apparate_jax.serve import service as services
 from apparate_jax.serve.engine import Engine
 from apparate_jax.serve.feedback import Feedback
 from apparate_jax.serve.service import ServiceConfig, prepare
@@ -63,6 +64,29 @@ def test_ramps_over_the_budget_are_left_out():
     service = prepare(_checkpoint(), _config(0.0))
     assert len(service.profile.sites) < 2
     service.programs.close()
+
+
+@pytest.mark.parametrize(
+    ("overheads", "kept"), [((0.01,), True), ((0.5, 0.0, 0.01), True), ((0.5, 0.0, 0.4), False)]
+)
+def test_ramps_that_look_too_slow_are_measured_again(monkeypatch, overheads, kept):
+    given, calls = iter(overheads), []
+
+    def measure(programs, sites, *, progress):
+        calls.append(sites)
+        total = 1 + (next(given) if sites else 0.0)
+        shape = ShapeProfile(1, 1.0, total, (0.5,) * len(sites), (0.3, 0.6), (0.0, 0.0))
+        return Profile("none", "0", sites, (shape,))
+
+    monkeypatch.setattr(services, "measure", measure)
+    monkeypatch.setattr(services, "initial_sites", lambda *_: ())
+    service = prepare(_checkpoint(), _config(0.02))
+    service.programs.close()
+    assert calls == [(0, 1)] * len(overheads) + [()] * (not kept)
+    assert service.profile.sites == calls[-1]
+    if kept:
+        middle = sorted(overheads)[len(overheads) // 2]
+        assert services.overhead_frac(service.profile) == pytest.approx(middle)
 
 
 def test_vanilla_is_the_same_engine_with_one_stage():

@@ -111,6 +111,8 @@ def plan_shared(sample: Recording, sites: Sites, eps: float) -> ExitPlan:
 
 def plan_each(sample: Recording, sites: Sites, eps: float) -> ExitPlan:
     """All of ``sites``, each with the threshold that is best on a sample."""
+    if not sites:  # no ramp fits the budget
+        return ExitPlan()
     data = data_of(sample, sites)
     every = int(np.ceil(max(1, budget_for(eps, len(sample))) / LARGEST_BUDGET))
     found = tune_thresholds(data.errors[::every], data.agrees[::every], data.savings, eps, "auto")
@@ -167,7 +169,7 @@ def _update_past(
     state: Past,
     observation: Observation,
 ) -> tuple[ExitPlan, Past, Info]:
-    if observation.sites != state.plan.sites:
+    if not observation.sites or observation.sites != state.plan.sites:
         return state.plan, state, Info()
     rows = windows.Rows(observation.errors, observation.agrees, observation.shape)
     state = Past(state.plan, (*state.batches, rows)[-batches:], state.since + 1)

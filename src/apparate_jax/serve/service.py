@@ -201,16 +201,30 @@ def _within_budget(
     tell: Callable[[str], Progress],
 ) -> Profile:
     """Measure the active ramps; while they cost more than the budget, place one fewer."""
-    sites = checkpoint.active
+    sites, budget = checkpoint.active, config.placement.ramp_budget
     while True:
         programs.warm_merged(sites, tell(f"compiling {len(sites) + 1} merged stages"))
-        profile = measure(programs, sites, progress=tell(f"measuring {len(sites)} ramps"))
-        if not sites or overhead_frac(profile) <= config.placement.ramp_budget:
+        profile = _measured(programs, sites, budget, tell(f"measuring {len(sites)} ramps"))
+        if not sites or overhead_frac(profile) <= budget:
             return profile
         fewer = replace(config.placement, max_ramps=len(sites) - 1)
         sites = initial_sites(
             checkpoint.sites, checkpoint.ramps, checkpoint.validation, fewer, config.control
         )
+
+
+def _measured(
+    programs: Programs, sites: tuple[int, ...], budget: float, progress: Progress
+) -> Profile:
+    """Measure ramps; those that look too slow are measured twice more, and the middle one counts.
+
+    A machine that does other work now and then makes a single measurement wrong by more than the
+    whole budget, and ramps that are given up for it are not tried again at the start.
+    """
+    profiles = [measure(programs, sites, progress=progress)]
+    if sites and overhead_frac(profiles[0]) > budget:
+        profiles += [measure(programs, sites, progress=progress) for _ in range(2)]
+    return sorted(profiles, key=overhead_frac)[len(profiles) // 2]
 
 
 def overhead_frac(profile: Profile) -> float:
