@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,26 @@ from tests.serve import models
 
 
 @pytest.fixture(scope="module")
-def measured():
+def programs():
     made = models.programs(models.mlp(), (1, 2))
     made.warm_atomic()
     made.warm_merged(())
     made.warm_merged((0, 1))
-    return profiles.measure(made, (0, 1), budget_s=0.01)
+    return made
+
+
+@pytest.fixture(scope="module")
+def measured(programs):
+    return profiles.measure(programs, (0, 1), budget_s=0.01)
+
+
+def test_only_what_compares_with_the_original_is_measured_again(programs, measured):
+    found = profiles.measure_again(programs, measured, budget_s=0.01)
+    assert found != measured
+    for now, before in zip(found.shapes, measured.shapes, strict=True):
+        assert 0 < now.release_ms[0] <= now.release_ms[1] <= now.total_ms
+        pair = {key: getattr(before, key) for key in profiles._Pair._fields}
+        assert replace(now, **pair) == before
 
 
 def test_every_shape_stage_and_ramp_is_measured(measured):

@@ -72,13 +72,14 @@ def test_ramps_over_the_budget_are_left_out():
 def test_ramps_that_look_too_slow_are_measured_again(monkeypatch, overheads, kept):
     given, calls = iter(overheads), []
 
-    def measure(programs, sites, *, progress):
+    def measure(programs, sites, *, progress=None):
         calls.append(sites)
         total = 1 + (next(given) if sites else 0.0)
         shape = ShapeProfile(1, 1.0, total, (0.5,) * len(sites), (0.3, 0.6), (0.0, 0.0))
         return Profile("none", "0", sites, (shape,))
 
     monkeypatch.setattr(services, "measure", measure)
+    monkeypatch.setattr(services, "measure_again", lambda made, last: measure(made, last.sites))
     monkeypatch.setattr(services, "initial_sites", lambda *_: ())
     service = prepare(_checkpoint(), _config(0.02))
     service.programs.close()

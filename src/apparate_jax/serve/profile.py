@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -97,17 +97,8 @@ def _measure_shape(
     programs: Programs, sites: tuple[int, ...], batch: int, budget_s: float, clock: Any
 ) -> ShapeProfile:
     inputs = jax.device_put(programs.example_inputs(batch), programs.device)
-    vanilla, staged = programs.route((), batch), programs.route(sites, batch)
     every = programs.route(tuple(programs.ramps), batch)
-    both = _rounds(
-        lambda: [
-            *answer_times(vanilla, programs, inputs, clock),
-            *answer_times(staged, programs, inputs, clock),
-        ],
-        budget_s,
-        clock,
-    )
-    pair = _medians(both)
+    pair = _measure_pair(programs, sites, batch, budget_s, clock)
     alone = _medians(
         _rounds(lambda: _segment_times(programs, batch, inputs, clock), budget_s, clock)
     )
@@ -116,14 +107,65 @@ def _measure_shape(
     by_site = dict(zip(every.sites, heads, strict=True))
     return ShapeProfile(
         batch=batch,
-        vanilla_ms=pair[0],
-        total_ms=pair[-1],
-        release_ms=tuple(pair[1:-1]),
+        vanilla_ms=pair.vanilla_ms,
+        total_ms=pair.total_ms,
+        release_ms=pair.release_ms,
         site_ms=tuple(np.cumsum(stages).tolist()),
         ramp_ms=tuple(by_site.get(site.index, 0.0) for site in programs.sites),
         tail_ms=tail_ms,
-        spread=_spread(both[:, 0], pair[0]),
+        spread=pair.spread,
     )
+
+
+class _Pair(NamedTuple):
+    """The fields of a :class:`ShapeProfile` that compare the staged model with the original."""
+
+    vanilla_ms: float
+    total_ms: float
+    release_ms: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+def _measure_pair(
+    programs: Programs, sites: tuple[int, ...], batch: int, budget_s: float, clock: Any
+) -> _Pair:
+    inputs = jax.device_put(programs.example_inputs(batch), programs.device)
+    vanilla, staged = programs.route((), batch), programs.route(sites, batch)
+    both = _rounds(
+        lambda: [
+            *answer_times(vanilla, programs, inputs, clock),
+            *answer_times(staged, programs, inputs, clock),
+        ],
+        budget_s,
+        clock,
+    )
+    vanilla_ms, *release_ms, total_ms = _medians(both)
+    return _Pair(vanilla_ms, total_ms, tuple(release_ms), _spread(both[:, 0], vanilla_ms))
+
+
+def measure_again(
+    programs: Programs,
+    profile: Profile,
+    *,
+    budget_s: float = 0.5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Profile:
+    """The profile with its ramps held against the original anew; what stages take alone stays.
+
+    Args:
+        programs: Those that the profile is of.
+        profile: As :func:`measure` returned it.
+        budget_s: Time to spend per batch shape.
+        clock: Seconds, of the highest resolution there is.
+    """
+    shapes = [
+        replace(
+            shape,
+            **_measure_pair(programs, profile.sites, shape.batch, budget_s, clock)._asdict(),
+        )
+        for shape in profile.shapes
+    ]
+    return replace(profile, shapes=tuple(shapes))
 
 
 def _spread(times_ms: Times, median_ms: float) -> tuple[float, ...]:
