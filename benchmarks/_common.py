@@ -3,8 +3,9 @@
 import json
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def paired(fns: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.nd
             fns[name]()
             times[name].append(time.perf_counter() - start)
     return {name: np.asarray(values) for name, values in times.items()}
+
+
+def asked(known: Iterable[str], what: str, usual: Iterable[str] | None = None) -> list[str]:
+    """Names on the command line; ends the program if one is unknown.
+
+    Args:
+        known: All that there are.
+        what: They are called.
+        usual: What is meant where none is named; all of them unless given.
+    """
+    names = sys.argv[1:] or list(known if usual is None else usual)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        sys.exit(f"unknown {what} {unknown}, expected some of {list(known)}")
+    return names
 
 
 def write_result(name: str, payload: dict[str, Any]) -> Path:

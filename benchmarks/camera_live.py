@@ -4,19 +4,18 @@ The stream of examples/train_camera.py: a scene again and again, each time in an
 framing, which the ramps were not trained on. Both systems are served the same frames in turn, five
 rounds of two minutes each; early answers start with what training left, and nothing settles first.
 
-    python benchmarks/camera_live.py [WORKLOAD ...]
+    python benchmarks/camera_live.py [CAMERA ...]
 
-Workloads are those of ``benchmarks/traces.py`` that are cameras. Writes results/camera_live.json,
-where those that were not asked for stay as they are.
+Cameras are workloads of ``benchmarks/traces.py``, and take 20 minutes each. Writes
+results/camera_live.json, where those that were not asked for stay as they are.
 """
 
 import json
-import sys
 from typing import Any
 
-from _common import RESULTS, machine, write_result
+from _common import RESULTS, asked, machine, write_result
 from _traces_streams import MissingError, there
-from _traces_workloads import all_workloads
+from _traces_workloads import BACKBONES, CAMERAS, all_workloads
 
 from apparate_jax.bench.live import LiveConfig, run_live
 from apparate_jax.bench.report import Subject, build_report
@@ -24,7 +23,8 @@ from apparate_jax.checkpoint import load_checkpoint
 from apparate_jax.data import load_data
 from apparate_jax.serve import prepare
 
-ASKED = ("people-resnet-50", "people-vgg-16")
+KNOWN = tuple(f"{clip}-{backbone}" for clip in CAMERAS for backbone in BACKBONES)
+USUAL = ("people-resnet-50",)
 CONFIG = LiveConfig(
     rate_rps=10.0, arrivals="fixed", rounds=5, round_s=120.0, saturation_s=0.5, settle=0
 )
@@ -73,7 +73,7 @@ def main() -> None:
     """Measure what was asked for."""
     path = RESULTS / "camera_live.json"
     kept = json.loads(path.read_text(encoding="utf-8"))["cameras"] if path.is_file() else {}
-    for name in sys.argv[1:] or ASKED:
+    for name in asked(KNOWN, "cameras", USUAL):
         try:
             row = kept[name] = measure(name)
         except MissingError as missing:

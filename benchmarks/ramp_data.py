@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, machine, write_result
+from _common import RESULTS, asked, machine, write_result
 from _demo import ROOT, RUN
 from _traces_streams import CAMERA, MissingError, given, there
 from _traces_workloads import CHANGES
@@ -113,7 +113,10 @@ def cifar() -> Choices:
 
 def camera() -> Choices:
     """A VGG-16 behind a fixed camera whose light changes: one light or many."""
-    remedy = "run examples/train_camera.py --architecture vgg-16 --out runs/camera/people-vgg-16"
+    remedy = (
+        "run examples/train_camera.py CLIP.mp4 --architecture vgg-16 --image-size 64 "
+        "--out runs/camera/people-vgg-16 --stream runs/camera/people.mp4 --stream-minutes 10"
+    )
     learnt = there(CAMERA / "people-ramps.mp4", remedy)
     sources = {
         "stream": there(CAMERA / "people.mp4", remedy),
@@ -195,14 +198,10 @@ def study(work: Choices) -> dict[str, Any]:
 
 def main() -> None:
     """Study the workloads that were asked for, or all."""
-    asked = sys.argv[1:] or list(WORKLOADS)
-    unknown = sorted(set(asked) - set(WORKLOADS))
-    if unknown:
-        sys.exit(f"unknown workloads {unknown}, expected some of {list(WORKLOADS)}")
     RUN.mkdir(parents=True, exist_ok=True)
     path = RESULTS / "ramp_data.json"
     kept = json.loads(path.read_text(encoding="utf-8"))["workloads"] if path.is_file() else {}
-    for name in asked:
+    for name in asked(WORKLOADS, "workloads"):
         try:
             work = WORKLOADS[name]()
         except MissingError as missing:

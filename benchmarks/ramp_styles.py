@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import RESULTS, machine, paired, write_result
+from _common import RESULTS, asked, machine, paired, write_result
 from _demo import ROOT, RUN
 from numpy.typing import NDArray
 
@@ -377,12 +377,8 @@ def study(work: Workload) -> dict[str, Any]:
 
 def main() -> None:
     """Study the workloads that were asked for, or all."""
-    asked = sys.argv[1:] or list(WORKLOADS)
-    unknown = sorted(set(asked) - set(WORKLOADS))
-    if unknown:
-        sys.exit(f"unknown workloads {unknown}, expected some of {list(WORKLOADS)}")
     RUN.mkdir(parents=True, exist_ok=True)
-    for name in asked:
+    for name in asked(WORKLOADS, "workloads"):
         work = WORKLOADS[name]()
         if work is None:
             print(f"{name}: skipped, run examples/train_{name}.py first")

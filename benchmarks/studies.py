@@ -6,13 +6,12 @@ they are there.
 """
 
 import json
-import sys
 import time
 from dataclasses import replace
 from typing import Any
 
 from _azure import patterns as azure
-from _common import RESULTS, write_result
+from _common import RESULTS, asked, write_result
 from _demo import ROOT
 
 from apparate_jax.bench.recording import Recording, load
@@ -99,11 +98,7 @@ def main() -> None:
     """Run what was asked for, or everything."""
     path = RESULTS / "studies.json"
     kept = json.loads(path.read_text()).get("studies", {}) if path.is_file() else {}
-    asked = sys.argv[1:] or list(RUNS)
-    unknown = sorted(set(asked) - set(RUNS))
-    if unknown:
-        sys.exit(f"unknown studies {unknown}, expected some of {list(RUNS)}")
-    for name in asked:
+    for name in asked(RUNS, "studies"):
         found = run(name)
         if found is not None:
             kept[name] = found

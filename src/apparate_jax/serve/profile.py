@@ -107,13 +107,10 @@ def _measure_shape(
     by_site = dict(zip(every.sites, heads, strict=True))
     return ShapeProfile(
         batch=batch,
-        vanilla_ms=pair.vanilla_ms,
-        total_ms=pair.total_ms,
-        release_ms=pair.release_ms,
+        **pair._asdict(),
         site_ms=tuple(np.cumsum(stages).tolist()),
         ramp_ms=tuple(by_site.get(site.index, 0.0) for site in programs.sites),
         tail_ms=tail_ms,
-        spread=pair.spread,
     )
 
 

@@ -1,7 +1,8 @@
 """A checkpoint brought to service: programs warmed, latency measured, ramps within their budget.
 
 The ramp budget is checked against measured latency: if the placed ramps slow an input that never
-exits by more than the budget, the best set of one fewer takes their place, until they fit.
+exits by more than the budget in the middle one of three measurements, the best set of one fewer
+takes their place, until they fit.
 """
 
 from collections.abc import Callable
