@@ -12,22 +12,21 @@ Usage: ``python benchmarks/http_overhead.py`` (about 20 s)
 import asyncio
 import json
 import multiprocessing
-import queue
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from _common import machine, write_result
 from _one_model import OneModel
+from _stub_engine import StubEngine
 from numpy.typing import NDArray
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apparate_jax.core import Answer, InputSpec, Model
+from apparate_jax.core import InputSpec
 from apparate_jax.serve.http import HttpServer, build_app, open_socket
 
 PATH = "/v2/models/stub/infer"
@@ -43,51 +42,6 @@ class Case(NamedTuple):
     classes: int
     binary: bool
     service_ms: float
-
-
-class StubEngine:
-    """Takes a fixed time for each example and notes how long each was here."""
-
-    ready = True
-
-    def __init__(self, case: Case) -> None:
-        self.num_classes = case.classes
-        self.model = Model(
-            "stub",
-            lambda params, *inputs: inputs[0],
-            {},
-            tuple(InputSpec(n, a.shape[1:], a.dtype.name) for n, a in case.inputs.items()),
-        )
-        self.spans_ms: list[float] = []
-        self._rows = len(next(iter(case.inputs.values())))
-        self._service_s = case.service_ms / 1e3
-        scores = np.random.default_rng(0).normal(size=case.classes).astype(np.float32)
-        self._answer = Answer(int(scores.argmax()), scores, 0.25)
-        self._queue: queue.SimpleQueue[tuple[float, Future[Answer]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work)
-        self._thread.start()
-
-    def submit(self, inputs: Mapping[str, NDArray[Any]], *, exact: bool = False) -> Future[Answer]:
-        """Take one example."""
-        future: Future[Answer] = Future()
-        self._queue.put((time.perf_counter(), future))
-        return future
-
-    def close(self) -> None:
-        """End the thread."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        """Answer whole requests: the rows of one come at once."""
-        while (item := self._queue.get()) is not None:
-            start_s, future = item
-            waiting = [future] + [self._queue.get()[1] for _ in range(self._rows - 1)]  # type: ignore[index]
-            if self._service_s:
-                time.sleep(self._service_s)
-            self.spans_ms.append((time.perf_counter() - start_s) * 1e3)
-            for future in waiting:
-                future.set_result(self._answer)
 
 
 def floor_app(engine: StubEngine, rows: int) -> ASGIApp:
@@ -199,9 +153,10 @@ def measure(case: Case, run: Callable[..., list[float]]) -> dict[str, Any]:
     """What the server, and the floor, add to one kind of request."""
     request = message(case)
     rows = len(next(iter(case.inputs.values())))
+    inputs = [InputSpec(n, a.shape[1:], a.dtype.name) for n, a in case.inputs.items()]
     added: dict[str, dict[str, float]] = {}
     for name in ("added", "floor"):
-        engine = StubEngine(case)
+        engine = StubEngine(inputs, case.classes, case.service_ms, rows=rows)
         ours = build_app(OneModel(engine, name="stub"))
         app = ours if name == "added" else floor_app(engine, rows)
         try:

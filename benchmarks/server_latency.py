@@ -13,19 +13,16 @@ Writes results/server_latency.json
 import asyncio
 import json
 import multiprocessing
-import queue
-import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
 from _common import write_result
 from _frontends import serving
-from numpy.typing import NDArray
+from _stub_engine import StubEngine
 
-from apparate_jax.core import Answer, InputSpec, Model
+from apparate_jax.core import InputSpec
 
 WIDTH, CLASSES = 37_500, 2
 SERVICE_MS, LOAD = 5.0, 0.5
@@ -34,35 +31,9 @@ NAME = "stub"
 Ask = Callable[[], Awaitable[float]]
 
 
-class Stub:
+def stub() -> StubEngine:
     """An engine that takes a fixed time for each example."""
-
-    ready = True
-    num_classes = CLASSES
-    model = Model(NAME, lambda params, x: x, {}, (InputSpec("x", (WIDTH,), "float32"),))
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[float, Future[Answer]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work)
-        self._thread.start()
-
-    def submit(self, inputs: Mapping[str, NDArray[Any]], **_: Any) -> Future[Answer]:
-        """Take one example."""
-        future: Future[Answer] = Future()
-        self._queue.put((time.perf_counter(), future))
-        return future
-
-    def close(self) -> None:
-        """End the thread."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            start_s, future = item
-            time.sleep(SERVICE_MS / 1e3)
-            here_ms = (time.perf_counter() - start_s) * 1e3
-            future.set_result(Answer(0, np.array([here_ms, 0.0], np.float32), 0.25))
+    return StubEngine([InputSpec("x", (WIDTH,), "float32")], CLASSES, SERVICE_MS)
 
 
 def over_http(url: str, session: Any) -> Ask:
@@ -117,7 +88,7 @@ def floor(ports: Any) -> None:
     """Serve an engine by gRPC's library alone, in a process of its own; tells its port."""
     import grpc
 
-    engine = Stub()
+    engine = stub()
 
     async def answer(body: bytes, context: Any) -> bytes:
         return (await asyncio.wrap_future(engine.submit({}))).scores.tobytes()
@@ -181,7 +152,7 @@ def client(url: str, address: str, port: int, seed: int) -> dict[str, list[float
 def main() -> None:
     """Measure both protocols and the floor in turns."""
     rounds: dict[str, list[dict[str, float]]] = {"http": [], "grpc": [], "grpc_floor": []}
-    engine, context = Stub(), multiprocessing.get_context("spawn")
+    engine, context = stub(), multiprocessing.get_context("spawn")
     ports = context.Queue()
     unread = context.Process(target=floor, args=(ports,), daemon=True)
     unread.start()

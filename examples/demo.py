@@ -34,7 +34,7 @@ def main() -> None:
     imdb.write("ramps", ramps)
     imdb.write("stream", stream, limit=6000)
     checkpoint = str(RUN / "checkpoint")
-    apparate(console, "inject", str(MODEL), "-o", checkpoint)
+    apparate(console, "inject", str(MODEL), "-o", checkpoint, "--replace")
     apparate(console, "train-ramps", checkpoint, "--data", str(ramps), "--data-frac", "1")
     apparate(
         console,

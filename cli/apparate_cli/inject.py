@@ -8,6 +8,7 @@ import typer
 from apparate_cli import options
 from apparate_cli.output import Output, phases, stderr
 from apparate_cli.sites import gaps_hint, gaps_json, sites_json, sites_table
+from apparate_cli.trained import keep_trained
 from apparate_jax.checkpoint import Checkpoint, save_checkpoint
 from apparate_jax.graph import trace
 from apparate_jax.memory import give_back, large_blocks_apart
@@ -55,6 +56,9 @@ Architecture = Annotated[
         help="Name of the zoo that a state dict is for; found by its tensors if not given.",
     ),
 ]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Also where the checkpoint there has trained ramps.")
+]
 
 
 def model_options(**options: Any) -> dict[str, Any]:
@@ -72,6 +76,7 @@ def inject(
     output_name: OutputName = None,
     image_size: ImageSize = None,
     architecture: Architecture = None,
+    replace: Replace = False,
     json: options.Json = None,
 ) -> None:
     """Find the cut vertices of a model, unmodified, and write a checkpoint with its sites.
@@ -79,6 +84,7 @@ def inject(
     Example: apparate inject checkpoints/minilm-l6-imdb -o runs/demo/checkpoint
     """
     output = Output(json)
+    keep_trained(out, replace)
     with phases() as phase:
         step = phase("loading, tracing and saving the model")
         given = model_options(

@@ -126,3 +126,30 @@ def test_a_model_is_no_checkpoint(apparate, data):
     done = apparate("bench", "live", tiny.REFERENCE, "--data", data)
     assert done.status == 1
     assert done.error.startswith(f"no checkpoint at {Path.cwd() / tiny.REFERENCE}: make one with")
+
+
+def test_trained_ramps_are_replaced_only_when_that_is_said(apparate, copied):
+    before = (copied / "manifest.json").read_bytes()
+    done = apparate("inject", "tests.cli.tiny:no_such", "-o", copied)
+    assert done.status == 1
+    assert done.error == (
+        f"the checkpoint {copied} has 2 trained ramps, which would be lost: name another place "
+        "with -o, or add --replace"
+    )
+    assert (copied / "manifest.json").read_bytes() == before
+    assert apparate("inject", tiny.REFERENCE, "-o", copied, "--replace").status == 0
+    assert json.loads((copied / "manifest.json").read_text())["ramps"] == []
+
+
+@pytest.mark.parametrize("damage", [interrupted, cut_off, edited, flipped])
+def test_what_is_damaged_can_be_made_again(apparate, copied, damage):
+    damage(copied)
+    done = apparate("inject", tiny.REFERENCE, "-o", copied)
+    assert (done.status == 0) == (damage is not interrupted)
+    if damage is interrupted:
+        assert "is there and is no checkpoint" in done.error
+
+
+def test_a_checkpoint_without_ramps_is_replaced(apparate, injected, tmp_path):
+    place = shutil.copytree(injected, tmp_path / "c")
+    assert apparate("inject", tiny.REFERENCE, "-o", place).status == 0

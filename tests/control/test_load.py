@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apparate_jax.control.load import (
+    OFTEN,
     OVERDUE,
+    QUIET,
     Load,
     always,
     amplification,
@@ -72,3 +74,11 @@ def test_shadow_batches_wait_for_a_quiet_moment_and_come_late_under_load():
     assert not any(shadow_due(since, 16, 1, 8) for since in range(OVERDUE * 16))
     assert shadow_due(OVERDUE * 16, 16, 1, 8)
     assert not shadow_due(1000, 16, 8, 8), "a whole further batch waits"
+
+
+def test_shadow_batches_come_more_often_where_nobody_shares_the_device():
+    every = 4 * OFTEN
+    assert shadow_due(4, every, 0, 8, alone=QUIET) and not shadow_due(3, every, 0, 8, alone=QUIET)
+    assert not shadow_due(4, every, 0, 8, alone=QUIET - 1)
+    assert shadow_due(1, 2, 0, 8, alone=QUIET), "never less than one batch between"
+    assert not shadow_due(100, 0, 0, 8, alone=QUIET), "never is never"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apparate_jax.control.config import ControlConfig
-from apparate_jax.control.load import always
+from apparate_jax.control.load import OFTEN, QUIET, always
 from apparate_jax.core import FINAL, BatchRecord, ExitPlan
 from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.answer import unpack_answer
@@ -162,6 +162,22 @@ def test_the_chooser_learns_where_inputs_leave():
     assert made.next(ExitPlan(), 1, 0).hold == 0
     off = Chooser(EngineConfig(defer=0), always, 4, DEPTHS)
     assert off.next(plan, 1, 0).hold == 0
+
+
+@pytest.mark.parametrize("disturbed", [(1, 1), (2, 0)])
+def test_the_chooser_makes_more_shadow_batches_once_inputs_come_alone(disturbed):
+    made, plan = (
+        Chooser(EngineConfig(), always, 4, DEPTHS),
+        ExitPlan(SETS, (0.1,) * 3, shadow_every=2 * OFTEN),
+    )
+
+    def shadows(batches):
+        return sum(made.next(plan, 1, 0).shadow for _ in range(batches))
+
+    assert shadows(QUIET) == QUIET // (2 * OFTEN)
+    assert shadows(20 * OFTEN) == 10 * OFTEN
+    made.next(plan, *disturbed)
+    assert shadows(8 * OFTEN) == 4
 
 
 # In the engine.

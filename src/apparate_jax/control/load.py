@@ -13,6 +13,7 @@ nobody waits behind, ramps always run, and feedback goes on; under saturation th
 throughput is the original's.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ from apparate_jax.core import ExitPlan
 
 OVERDUE = 4
 """A shadow batch that found no quiet moment for so many times its interval runs at the next one."""
+QUIET = 64
+"""Batches of one input in a row behind which nobody waited: the device is idle most of the time."""
+OFTEN = 4
+"""So many times as often shadow batches come then."""
 MEMORY = 16
 """Batches over which the fill is averaged, exponentially."""
 FULL = 0.99
@@ -85,21 +90,26 @@ def amplification(rho: float) -> float:
     return 1.0 + (2.0 * rho - rho * rho) / (2.0 * (1.0 - rho) ** 2)
 
 
-def shadow_due(since: int, every: int, waiting: int, largest: int) -> bool:
+def shadow_due(since: int, every: int, waiting: int, largest: int, alone: int = 0) -> bool:
     """Whether a batch is to be a shadow batch.
 
     Its further work delays those behind it, so it waits for a moment when nobody waits; under a
-    load that leaves none it comes late, and never while a whole further batch waits.
+    load that leaves none it comes late, and never while a whole further batch waits. Where nobody
+    shares the device, as with one camera, it costs nobody anything and comes more often.
 
     Args:
         since: Batches since the last one.
         every: Batches between two; 0 is never.
         waiting: Requests that wait behind the batch.
         largest: The largest batch shape.
+        alone: Batches of one input in a row, this one included, behind which nobody waited.
 
     >>> shadow_due(16, 16, 0, 8), shadow_due(16, 16, 2, 8), shadow_due(64, 16, 2, 8)
     (True, False, True)
+    >>> shadow_due(4, 16, 0, 8, alone=63), shadow_due(4, 16, 0, 8, alone=64)
+    (False, True)
     """
-    if every == 0 or since < every or waiting >= largest:
+    interval = math.ceil(every / OFTEN) if alone >= QUIET else every
+    if every == 0 or since < interval or waiting >= largest:
         return False
     return waiting == 0 or since >= OVERDUE * every

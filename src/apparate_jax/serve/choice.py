@@ -122,6 +122,7 @@ class Chooser:
         self._policy = policy
         self._largest = largest
         self._since_shadow = 0  # batches
+        self._alone = 0  # batches of one input in a row behind which nobody waited
         self._fill = 0.0  # of the last batches
         self._left = Left()
 
@@ -146,7 +147,10 @@ class Chooser:
         self._fill = next_fill(self._fill, taken, self._largest)
         sites = self._policy(plan, Load(taken, waiting, self._largest, self._fill))
         self._since_shadow += 1
-        shadow = shadow_due(self._since_shadow, plan.shadow_every, waiting, self._largest)
+        self._alone = self._alone + 1 if taken == 1 and waiting == 0 else 0
+        shadow = shadow_due(
+            self._since_shadow, plan.shadow_every, waiting, self._largest, self._alone
+        )
         if shadow and waiting and self._timed:
             shadow = False  # it would hold up requests that were promised an answer in time
         if shadow:
