@@ -112,6 +112,11 @@ class Served:
             except psutil.NoSuchProcess:
                 continue
 
+    @property
+    def pid(self) -> int:
+        """Of the process at the root."""
+        return self._process.pid
+
     def learn(self, requests: Sequence[bytes], seconds: float) -> None:
         """One request after the other, then rest: control settles, and what it compiles is done."""
         asyncio.run(closed_loop(self.port, requests, 1, seconds, 0.0))
@@ -138,13 +143,9 @@ class Served:
 
     def idle_cores(self, seconds: float) -> float:
         """Processor time that the tree takes while nobody asks, in cores."""
-        before = self._cpu_s()
+        before = cpu_s_of(self.pid)
         time.sleep(seconds)
-        return (self._cpu_s() - before) / seconds
-
-    def _cpu_s(self) -> float:
-        times = [process.cpu_times() for process in self._tree()]
-        return sum(one.user + one.system for one in times)
+        return (cpu_s_of(self.pid) - before) / seconds
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """End it and everything that it started."""
@@ -156,3 +157,10 @@ class Served:
         for process in alive:
             process.kill()
         self._process.wait()
+
+
+def cpu_s_of(pid: int) -> float:
+    """Processor time that a process and everything that it started took so far, seconds."""
+    root = psutil.Process(pid)
+    times = [process.cpu_times() for process in [root, *root.children(recursive=True)]]
+    return float(sum(one.user + one.system for one in times))

@@ -26,7 +26,7 @@ import aiohttp
 import numpy as np
 from _common import write_result
 from _demo import RUN, demo_checkpoint
-from _served import Served, free_port
+from _served import Served, cpu_s_of, free_port
 from numpy.typing import NDArray
 
 FULL, CALM = 3.0, 0.5
@@ -116,23 +116,27 @@ async def client(job: dict[str, Any]) -> Any:
         rng, found = np.random.default_rng(SEED), []
         for rate, seconds in job["phases"]:
             offsets = poisson(rate, seconds, rng)
+            before = (cpu_s_of(job["pid"]), time.process_time())
             answers = await clients.open_loop(offsets)
-            found.append([[*one, at] for one, at in zip(answers, offsets.tolist(), strict=True)])
+            took = (cpu_s_of(job["pid"]) - before[0], time.process_time() - before[1])
+            rows = [[*one, at] for one, at in zip(answers, offsets.tolist(), strict=True)]
+            found.append([rows, *(one / seconds for one in took)])
         return found
     finally:
         await clients.close()
 
 
-def in_a_process(port: int, phases: Sequence[tuple[float, float]] | None = None) -> Any:
-    """The same, in a process of its own."""
-    job = json.dumps({"port": port, "phases": phases})
+def in_a_process(served: Served, phases: Sequence[tuple[float, float]] | None = None) -> Any:
+    """The same, in a process of its own; of each phase also the cores of server and client."""
+    job = json.dumps({"port": served.port, "pid": served.pid, "phases": phases})
     command = [sys.executable, __file__, "--client", job]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def figures(found: list[list[Any]], seconds: float, slo_ms: float) -> dict[str, Any]:
+def figures(phase: list[Any], seconds: float, slo_ms: float) -> dict[str, Any]:
     """What became of the requests of a phase."""
+    found, server, client = phase
     latency, status = np.array([one[0] for one in found]), np.array([one[1] for one in found])
     told, at_s = np.array([one[2] for one in found]), np.array([one[3] for one in found])
     accepted, refused = status == 200, status == 503
@@ -149,6 +153,8 @@ def figures(found: list[list[Any]], seconds: float, slo_ms: float) -> dict[str, 
         "accepted_p50_ms": round(float(p50), 1),
         "accepted_p99_ms": round(float(p99), 1),
         "refused_p50_ms": round(float(np.median(latency[refused])), 1) if refused.any() else None,
+        "server_cores": round(server, 2),
+        "client_cores": round(client, 2),
     }
 
 
@@ -173,19 +179,19 @@ def measure(seconds: float) -> dict[str, Any]:
     """Capacity, overload, capacity again."""
     free = serve("immediate")
     try:
-        capacity = [in_a_process(free.port)]
+        capacity = [in_a_process(free)]
         free.pause()
         slo_ms = round(1e3 * SLO_BATCHES * LARGEST / capacity[0], 1)
         bound = serve("slo", "--batching", "slo", "--slo-ms", str(slo_ms))
         try:
-            in_a_process(bound.port, [(CALM * capacity[0], SETTLE_S)])
+            in_a_process(bound, [(CALM * capacity[0], SETTLE_S)])
             lasting = [(CALM, CALM_S), (FULL, seconds), (CALM, CALM_S)]
             phases = [(load * capacity[0], length) for load, length in lasting]
-            found = in_a_process(bound.port, phases)
+            found = in_a_process(bound, phases)
         finally:
             bound.stop()
         free.resume()
-        capacity.append(in_a_process(free.port))
+        capacity.append(in_a_process(free))
     finally:
         free.stop()
     names = ("before", "overload", "after")
