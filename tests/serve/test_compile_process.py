@@ -1,6 +1,9 @@
 """Compiling in another process: what comes back is the program, and every failure is an error."""
 
+import sys
 import threading
+import tomllib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,18 @@ def test_a_program_that_another_process_compiled_gives_the_same_values(child):
     values = jnp.arange(6.0).reshape(2, 3), jnp.zeros(3, jnp.int32)
     (found,) = child.compile(FUNCTION, ARGUMENTS)(*values)
     np.testing.assert_array_equal(found, FUNCTION(*values)[0])
+
+
+def test_without_what_jax_exports_with_a_program_is_not_portable(child, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax._src.export.serialization", None)
+    with pytest.raises(NotPortableError, match="cannot be exported"):
+        child.compile(FUNCTION, ARGUMENTS)
+
+
+def test_what_jax_exports_with_is_installed_with_us():
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    needed = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert any(one.startswith("flatbuffers") for one in needed), "jax.export needs it"
 
 
 def test_a_program_that_was_compiled_before_runs_too(tmp_path):

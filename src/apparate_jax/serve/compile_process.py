@@ -83,7 +83,7 @@ class CompileProcess:
         """
         try:
             exported = bytes(export.export(function)(*arguments).serialize())
-        except (ValueError, NotImplementedError) as error:
+        except (ValueError, NotImplementedError, ImportError) as error:
             raise NotPortableError(f"a program cannot be exported: {error}") from error
         try:
             if self._process is None:
