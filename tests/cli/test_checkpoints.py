@@ -141,13 +141,19 @@ def test_trained_ramps_are_replaced_only_when_that_is_said(apparate, copied):
     assert json.loads((copied / "manifest.json").read_text())["ramps"] == []
 
 
-@pytest.mark.parametrize("damage", [interrupted, cut_off, edited, flipped])
+@pytest.mark.parametrize("damage", [cut_off, edited, flipped])
 def test_what_is_damaged_can_be_made_again(apparate, copied, damage):
     damage(copied)
-    done = apparate("inject", tiny.REFERENCE, "-o", copied)
-    assert (done.status == 0) == (damage is not interrupted)
-    if damage is interrupted:
-        assert "is there and is no checkpoint" in done.error
+    assert apparate("inject", tiny.REFERENCE, "-o", copied).status == 0
+    assert json.loads((copied / "manifest.json").read_text())["ramps"] == []
+
+
+def test_what_has_no_manifest_is_not_touched(apparate, copied):
+    interrupted(copied)
+    before = sorted(copied.rglob("*"))
+    done = apparate("inject", tiny.REFERENCE, "-o", copied, "--replace")
+    assert done.status == 1 and "is there and is no checkpoint" in done.error
+    assert sorted(copied.rglob("*")) == before
 
 
 def test_a_checkpoint_without_ramps_is_replaced(apparate, injected, tmp_path):

@@ -166,10 +166,8 @@ def test_the_chooser_learns_where_inputs_leave():
 
 @pytest.mark.parametrize("disturbed", [(1, 1), (2, 0)])
 def test_the_chooser_makes_more_shadow_batches_once_inputs_come_alone(disturbed):
-    made, plan = (
-        Chooser(EngineConfig(), always, 4, DEPTHS),
-        ExitPlan(SETS, (0.1,) * 3, shadow_every=2 * OFTEN),
-    )
+    made = Chooser(EngineConfig(), always, 4, DEPTHS)
+    plan = ExitPlan(SETS, (0.1,) * 3, shadow_every=2 * OFTEN)
 
     def shadows(batches):
         return sum(made.next(plan, 1, 0).shadow for _ in range(batches))
