@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from apparate_cli import bench, errors
+from apparate_cli import bench, errors, interrupt
 from apparate_cli.inject import inject
 from apparate_cli.inspect import inspect
 from apparate_cli.output import stderr
@@ -56,7 +56,8 @@ def main(
 def run() -> None:
     """Entry point of ``apparate``."""
     try:
-        app()
+        with interrupt.resent():
+            app()
     except SystemExit as left:
         if left.code == INTERRUPTED:
             stderr().print("interrupted; nothing half-written was left behind")
