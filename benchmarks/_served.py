@@ -164,3 +164,14 @@ def cpu_s_of(pid: int) -> float:
     root = psutil.Process(pid)
     times = [process.cpu_times() for process in [root, *root.children(recursive=True)]]
     return float(sum(one.user + one.system for one in times))
+
+
+def main_thread_s_of(pid: int) -> float:
+    """Processor time that a process's first thread took so far: a server's event loop, seconds."""
+    return float(
+        sum(
+            one.user_time + one.system_time
+            for one in psutil.Process(pid).threads()
+            if one.id == pid
+        )
+    )

@@ -5,6 +5,10 @@ capacity, three times the capacity for 60 s, half of it again, in open loop at P
 capacity is what the same model answers where nobody is refused (``--batching immediate``) and 32
 clients always wait, before and after. The objective is ten full batches of that.
 
+Refusals take processors from a model that computes on all of them. What that alone costs is the
+capacity beside a process that does nothing but take as much, in as many pieces: what the server's
+event loop and the clients took in the overload, less what they take for answers.
+
 Targets: answers within the objective at 95 % of the capacity or more; p99 of what was accepted
 within the objective; all else 503 with Retry-After; nothing is refused once the overload is over.
 
@@ -26,7 +30,7 @@ import aiohttp
 import numpy as np
 from _common import write_result
 from _demo import RUN, demo_checkpoint
-from _served import Served, cpu_s_of, free_port
+from _served import Served, cpu_s_of, free_port, main_thread_s_of
 from numpy.typing import NDArray
 
 FULL, CALM = 3.0, 0.5
@@ -35,6 +39,7 @@ CLIENTS, LARGEST, SLO_BATCHES = 32, 8, 10
 SEED = 11
 START_S = 240.0
 MODEL = "model"
+NAMES = ("before", "overload", "after")
 
 
 def body_of() -> tuple[bytes, dict[str, str]]:
@@ -107,18 +112,42 @@ def poisson(rate: float, seconds: float, rng: np.random.Generator) -> NDArray[np
     return times[times < seconds]
 
 
+def handling_s(pid: int) -> float:
+    """Processor seconds of the server's event loop and of these clients, so far."""
+    return main_thread_s_of(pid) + time.process_time()
+
+
+def used_s(pid: int) -> tuple[float, float, float]:
+    """Processor seconds so far: the server, these clients, and what handles requests of both."""
+    return cpu_s_of(pid), time.process_time(), handling_s(pid)
+
+
+def take_processor(cores: float, pieces_per_s: float) -> None:
+    """Take so much of a processor for ever, in so many pieces a second."""
+    due_s = time.perf_counter()
+    while True:
+        due_s += 1 / pieces_per_s
+        time.sleep(max(0.0, due_s - time.perf_counter()))
+        end_s = time.perf_counter() + cores / pieces_per_s
+        while time.perf_counter() < end_s:
+            pass
+
+
 async def client(job: dict[str, Any]) -> Any:
     """What the clients' process does: measure the capacity, or send at given rates in turn."""
     clients = Clients(job["port"], *body_of())
     try:
         if job["phases"] is None:
-            return await clients.closed_loop(CAPACITY_S)
+            before_s, begun_s = handling_s(job["pid"]), time.perf_counter()
+            answered_rps = await clients.closed_loop(CAPACITY_S)
+            took_s = handling_s(job["pid"]) - before_s
+            return answered_rps, took_s / (time.perf_counter() - begun_s)
         rng, found = np.random.default_rng(SEED), []
         for rate, seconds in job["phases"]:
             offsets = poisson(rate, seconds, rng)
-            before = (cpu_s_of(job["pid"]), time.process_time())
+            before = used_s(job["pid"])
             answers = await clients.open_loop(offsets)
-            took = (cpu_s_of(job["pid"]) - before[0], time.process_time() - before[1])
+            took = np.subtract(used_s(job["pid"]), before).tolist()
             rows = [[*one, at] for one, at in zip(answers, offsets.tolist(), strict=True)]
             found.append([rows, *(one / seconds for one in took)])
         return found
@@ -127,7 +156,7 @@ async def client(job: dict[str, Any]) -> Any:
 
 
 def in_a_process(served: Served, phases: Sequence[tuple[float, float]] | None = None) -> Any:
-    """The same, in a process of its own; of each phase also the cores of server and client."""
+    """The same, in a process of its own; of each phase also the cores that were taken."""
     job = json.dumps({"port": served.port, "pid": served.pid, "phases": phases})
     command = [sys.executable, __file__, "--client", job]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
@@ -136,7 +165,7 @@ def in_a_process(served: Served, phases: Sequence[tuple[float, float]] | None = 
 
 def figures(phase: list[Any], seconds: float, slo_ms: float) -> dict[str, Any]:
     """What became of the requests of a phase."""
-    found, server, client = phase
+    found, server, client, _ = phase
     latency, status = np.array([one[0] for one in found]), np.array([one[1] for one in found])
     told, at_s = np.array([one[2] for one in found]), np.array([one[3] for one in found])
     accepted, refused = status == 200, status == 503
@@ -175,31 +204,46 @@ def serve(name: str, *words: str) -> Served:
     return served
 
 
+def beside(served: Served, cores: float, pieces_per_s: float) -> float:
+    """The capacity beside a process that takes so much of a processor."""
+    job = json.dumps([cores, pieces_per_s])
+    with subprocess.Popen([sys.executable, __file__, "--take-processor", job]) as process:
+        try:
+            return float(in_a_process(served)[0])
+        finally:
+            process.kill()
+
+
 def measure(seconds: float) -> dict[str, Any]:
-    """Capacity, overload, capacity again."""
+    """Capacity, overload, capacity again and beside other work."""
     free = serve("immediate")
     try:
-        capacity = [in_a_process(free)]
+        first_rps, first_cores = in_a_process(free)
         free.pause()
-        slo_ms = round(1e3 * SLO_BATCHES * LARGEST / capacity[0], 1)
+        slo_ms = round(1e3 * SLO_BATCHES * LARGEST / first_rps, 1)
         bound = serve("slo", "--batching", "slo", "--slo-ms", str(slo_ms))
         try:
-            in_a_process(bound, [(CALM * capacity[0], SETTLE_S)])
+            in_a_process(bound, [(CALM * first_rps, SETTLE_S)])
             lasting = [(CALM, CALM_S), (FULL, seconds), (CALM, CALM_S)]
-            phases = [(load * capacity[0], length) for load, length in lasting]
+            phases = [(load * first_rps, length) for load, length in lasting]
             found = in_a_process(bound, phases)
         finally:
             bound.stop()
         free.resume()
-        capacity.append(in_a_process(free))
+        told = {
+            name: figures(one, length, slo_ms)
+            for name, one, (_, length) in zip(NAMES, found, phases, strict=True)
+        }
+        answering = first_cores * told["overload"]["answered"] / seconds / first_rps
+        refusing = found[NAMES.index("overload")][-1] - answering
+        pieces_per_s = told["overload"]["refused"] / seconds
+        capacity, less = [first_rps], []
+        for _ in range(2):
+            capacity.append(in_a_process(free)[0])
+            less.append(beside(free, refusing, pieces_per_s))
     finally:
         free.stop()
-    names = ("before", "overload", "after")
-    told = {
-        name: figures(one, length, slo_ms)
-        for name, one, (_, length) in zip(names, found, phases, strict=True)
-    }
-    share = told["overload"]["goodput_rps"] / float(np.mean(capacity))
+    goodput = told["overload"]["goodput_rps"]
     return {
         "model": "the demo's MiniLM-L6, 128 tokens",
         "capacity_rps": [round(one, 1) for one in capacity],
@@ -207,13 +251,18 @@ def measure(seconds: float) -> dict[str, Any]:
         "load": FULL,
         "seconds": seconds,
         **told,
-        "goodput_share_of_capacity": round(share, 3),
+        "goodput_share_of_capacity": round(goodput / float(np.mean(capacity)), 3),
+        "refusing_cores": round(refusing, 3),
+        "capacity_beside_as_much_rps": [round(one, 1) for one in less],
+        "goodput_share_of_that": round(goodput / float(np.mean(less)), 3),
     }
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--client"]:
         print(json.dumps(asyncio.run(client(json.loads(sys.argv[2])))))
+    elif sys.argv[1:2] == ["--take-processor"]:
+        take_processor(*json.loads(sys.argv[2]))
     else:
         measured = measure(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0)
         print(json.dumps(measured, indent=1))
