@@ -350,6 +350,7 @@ def test_active_sites_without_a_ramp_are_refused():
         ("window", 0),
         ("tune_every", 0),
         ("cooldown", 0),
+        ("unchecked_batches", 0),
         ("method", "newton"),
         ("promise", "all"),
         ("policy", "none"),

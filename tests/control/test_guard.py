@@ -141,6 +141,15 @@ def test_level_rises_with_credit_and_is_nothing_without():
     assert levels[0] == 0.0 and levels[-1] > 1.0
 
 
+@pytest.mark.parametrize("batches", [2, 3])
+def test_credit_is_kept_for_every_batch_that_may_be_unchecked(batches):
+    """As many answers more are kept in reserve as a batch lets out, for each of them."""
+    few = Guard(0.01, "long-run", answers=5000, wrong=20, under_way=4.0)
+    many = few._replace(batches=batches, wrong=few.wrong - 4 * (batches - 1))
+    assert guard.level(many) == pytest.approx(guard.level(few))
+    assert guard.level(few._replace(batches=batches)) < guard.level(few)
+
+
 def test_level_of_a_window_falls_with_what_is_left_of_it():
     def at(wrong):
         recent = tuple(range(4990, 4990 + wrong))

@@ -278,8 +278,8 @@ def test_settings():
 
 
 def test_control_reckons_with_others_only_where_batches_are_deferred():
-    control = ControlConfig(others=2.0)
+    control = ControlConfig(others=2.0, unchecked_batches=4)
     assert EngineConfig().suited(control) is control
     timed = BatchingConfig("slo", slo_ms=100.0)
     for never in (EngineConfig(defer=0), EngineConfig(batching=timed)):
-        assert never.suited(control) == ControlConfig(others=0.0)
+        assert never.suited(control) == ControlConfig(others=0.0, unchecked_batches=1)

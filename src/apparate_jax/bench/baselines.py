@@ -195,7 +195,9 @@ SYSTEMS: dict[str, System] = {
     "no-shadow": System("no shadow batches", _apparate(shadow_every=0)),
     "greedy": System("the paper's threshold search", _apparate(method="greedy")),
     "always-on": System("ramps run whatever the load", _apparate(always)),
-    "no-deferral": System("answered batches run on at once", _apparate(defer=0, others=0.0)),
+    "no-deferral": System(
+        "answered batches run on at once", _apparate(defer=0, others=0.0, unchecked_batches=1)
+    ),
     "oracle": System("leaves at the earliest right ramp, free of cost", None),
 }
 """Every system by its name, in the order of tables."""

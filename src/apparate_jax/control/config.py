@@ -40,6 +40,8 @@ class ControlConfig:
         min_shadow: Samples of shadow batches (and held-out ones) before the first choice.
         others: What freeing the device of a ms for others is worth, against a ms of one's own
             latency; 0 where no answered batch lets others go first.
+        unchecked_batches: Batches whose early answers the guard keeps credit for; 1 where each is
+            checked before the next one but one, more where answered batches are put off.
         hysteresis: Another set must save this share more, and more than one standard error of the
             difference, to take over.
     """
@@ -57,6 +59,7 @@ class ControlConfig:
     min_shadow: int = 256
     hysteresis: float = 0.03
     others: float = 1.0
+    unchecked_batches: int = 3
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.accuracy <= 1.0:
@@ -71,6 +74,8 @@ class ControlConfig:
         for name in ("tune_every", "cooldown"):
             self._within(name, self.window)
         self._within("min_shadow", self.shadow_window)
+        if self.unchecked_batches < 1:
+            raise ConfigError(f"unchecked_batches is {self.unchecked_batches}, expected at least 1")
         if self.adjust_every < 1:
             raise ConfigError(f"adjust_every is {self.adjust_every}, expected at least 1 sample")
         for name, allowed in (("promise", PROMISES), ("policy", POLICIES), ("method", METHODS)):

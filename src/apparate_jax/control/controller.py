@@ -137,7 +137,7 @@ def _init(
         0.0,
         config.tune_every,
         drift.start((0.0,) * len(sites)),
-        guard.Guard(config.max_disagreement, config.promise),
+        guard.Guard(config.max_disagreement, config.promise, config.unchecked_batches),
         None if options is None else adjust.start(config, options),
     )
     return _tune(config, latency, state)[0]

@@ -19,7 +19,9 @@ more than ``eps``, and the level says which of them is in force::
 
 the error-integrating rule of online conformal control with a saturated integrator (Angelopoulos,
 Candes and Tibshirani, 2023, arXiv 2307.16895; Gibbs and Candes, 2021, arXiv 2106.00170). The
-reserve keeps as much credit as early answers are usually under way, so that the cap rarely binds.
+reserve keeps as much credit as early answers are usually under way, those of a few batches where
+answered ones let others go first, so that the cap rarely binds: where it does, batches that were
+put off have to be checked before the next one may leave early.
 
 The promise ``window`` looks at the wrong answers among the last 512 as well: the level falls with
 what is left of a window's quota. Once more than :data:`TIGHT` of all windows were above the
@@ -64,6 +66,7 @@ class Guard(NamedTuple):
         answers: Checked answers.
         wrong: Wrong ones among them, those that cannot be checked included.
         exits: Early ones among them.
+        batches: Batches whose early answers are unchecked at a time, usually.
         under_way: Usual largest number of early answers that a batch adds to the unchecked ones.
         recent: Positions of the wrong answers among the last :data:`SPAN`, ascending.
         above: Whole windows that ended above the constraint.
@@ -71,6 +74,7 @@ class Guard(NamedTuple):
 
     eps: float
     promise: Promise
+    batches: int = 1
     answers: int = 0
     wrong: int = 0
     exits: int = 0
@@ -135,7 +139,7 @@ def level(guard: Guard) -> float:
     quota = _quota(guard)
     if quota <= 0.0:
         return 0.0
-    reserve = RESERVE * quota + guard.under_way
+    reserve = RESERVE * quota + guard.batches * guard.under_way
     by_credit = BASE + GAIN * (allowed(guard) - guard.wrong - reserve) / quota
     if guard.promise == "long-run":
         return max(0.0, by_credit)

@@ -104,5 +104,8 @@ class EngineConfig:
         return 0 if self.batching.timed else self.defer
 
     def suited(self, control: ControlConfig) -> ControlConfig:
-        """Settings of control for this engine: where nothing is deferred, others save nothing."""
-        return control if self.deferrals else replace(control, others=0.0)
+        """Settings of control for this engine.
+
+        Where nothing is deferred, others save nothing, and every batch is checked at once.
+        """
+        return control if self.deferrals else replace(control, others=0.0, unchecked_batches=1)
