@@ -1,9 +1,10 @@
 """The guard: what each promise holds and what it costs, on quiet, shifting and adversarial streams.
 
-The controller drives synthetic streams in closed loop, one batch late, none of them put off. Three ramps see the
-original's margin through noise, so that they agree with it on 85, 90 and 96 % of the inputs, and a
-hundredth of the inputs is answered wrong with confidence. Kept is the saving as a share of what the
-best constant thresholds with hindsight save on the same stream. Writes results/guard.json.
+The controller drives synthetic streams in closed loop, one batch late, none of them put off. Three
+ramps see the original's margin through noise, so that they agree with it on 85, 90 and 96 % of the
+inputs, and a hundredth of the inputs is answered wrong with confidence. Kept is the saving as a
+share of what the best constant thresholds with hindsight save on the same stream. Writes
+results/guard.json.
 
 The frontier beside it says what can be had at all: constant thresholds with hindsight, and our
 tuner without a promise, at many rates. It is drawn into docs/guard-frontier.png. With the name of
