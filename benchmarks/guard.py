@@ -32,6 +32,7 @@ from apparate_jax.control.latency import LatencyModel
 from apparate_jax.control.thresholds import first_exits, tune_thresholds
 from apparate_jax.core import Profile, ShapeProfile
 from apparate_jax.ramps.train import Validation
+from apparate_jax.serve.engine import EngineConfig
 
 SITES = (3, 6, 9)
 RELEASE_MS = (2.5, 5.0, 7.3)
@@ -161,13 +162,17 @@ def judge(
     return out
 
 
+def control(eps: float, promise: str) -> ControlConfig:
+    """Settings for a stream in which no answered batch is put off."""
+    config = ControlConfig(accuracy=1.0 - eps, promise=promise, policy="fixed")  # type: ignore[arg-type]
+    return EngineConfig(defer=0).suited(config)
+
+
 def run(job: tuple[str, str, int]) -> tuple[str, str, dict[str, float]]:
     """One stream under one promise."""
     kind, promise, seed = job
-    settings = {"promise": promise, "policy": "fixed", "unchecked_batches": 1}
-    config = ControlConfig(accuracy=1.0 - EPS, **settings)
     given = stream(kind, seed)
-    return kind, promise, judge(kind, given, *play(config, seed, given))
+    return kind, promise, judge(kind, given, *play(control(EPS, promise), seed, given))
 
 
 def frontier_run(job: tuple[str, int]) -> tuple[str, dict[str, list[_frontier.Row]]]:
@@ -183,12 +188,7 @@ def frontier_run(job: tuple[str, int]) -> tuple[str, dict[str, list[_frontier.Ro
         found["kept_frac"] = found["saved_frac"] / whole
         return {"rate": rate, **{key: found[key] for key in _frontier.FIGURES}}
 
-    tuned = {
-        rate: play(ControlConfig(accuracy=1.0 - rate, promise="none", policy="fixed"), seed, given)[
-            0
-        ]
-        for rate in _frontier.TUNER_RATES
-    }
+    tuned = {rate: play(control(rate, "none"), seed, given)[0] for rate in _frontier.TUNER_RATES}
     lines = {"hindsight": best, "tuner": tuned}
     return kind, {
         name: [row(r, exits) for r, exits in line.items()] for name, line in lines.items()

@@ -9,7 +9,7 @@ taken for an error of the simulation. Which requests share a batch, wait, and le
 simulated in both. Writes results/replay_vs_live.json.
 """
 
-import itertools
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -73,13 +73,27 @@ def figures(answers: Answers) -> dict[str, float]:
 
 
 def pace_of(profile: Profile, records: list[BatchRecord], begun_s: float) -> Pace:
-    """How much slower than the profile the device was, batch by batch of a live run."""
-    latency, since, factors = LatencyModel(profile), [0.0], [1.0]
-    for before, batch in itertools.pairwise(records):
-        if before.shadow is None:
-            start_s = max(batch.dispatched_s, before.finished_s)
-            total_ms = latency.total_ms(batch.sites, batch.shape)
-            since.append(start_s - begun_s)
+    """How much slower than the profile the device was, batch by batch of a live run.
+
+    Of a batch with ramps, by what it took from its first ramp's answers on: before them it may have
+    waited for the rest of a batch that had let others go first. One that let others go first itself
+    says nothing, nor does a shadow batch, and of the others only in an engine without any.
+    """
+    latency, since, factors, free_s = LatencyModel(profile), [0.0], [1.0], -math.inf
+    in_turn = not any(batch.sites for batch in records)
+    for batch in sorted(records, key=lambda one: one.dispatched_s):
+        start_s, total_ms = (
+            max(batch.dispatched_s, free_s),
+            latency.total_ms(batch.sites, batch.shape),
+        )
+        if batch.sites:
+            start_s, total_ms = (
+                batch.ready_s[0],
+                total_ms - float(latency.answers_ms(batch.sites, batch.shape)[0]),
+            )
+        free_s = batch.finished_s
+        if (batch.sites or in_turn) and not batch.deferred_s and batch.shadow is None:
+            since.append(max(start_s - begun_s, since[-1]))
             factors.append((batch.finished_s - start_s) * 1e3 / total_ms)
     return Pace(tuple(since), tuple(factors))
 

@@ -95,11 +95,11 @@ def run(name: str) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """Run what was asked for, or everything."""
+    """Run what was asked for, or everything; two processes may share the file."""
     path = RESULTS / "studies.json"
-    kept = json.loads(path.read_text()).get("studies", {}) if path.is_file() else {}
     for name in asked(RUNS, "studies"):
         found = run(name)
+        kept = json.loads(path.read_text()).get("studies", {}) if path.is_file() else {}
         if found is not None:
             kept[name] = found
         write_result("studies", {"studies": kept})
