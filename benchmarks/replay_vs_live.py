@@ -82,19 +82,15 @@ def pace_of(profile: Profile, records: list[BatchRecord], begun_s: float) -> Pac
     latency, since, factors, free_s = LatencyModel(profile), [0.0], [1.0], -math.inf
     in_turn = not any(batch.sites for batch in records)
     for batch in sorted(records, key=lambda one: one.dispatched_s):
-        start_s, total_ms = (
-            max(batch.dispatched_s, free_s),
-            latency.total_ms(batch.sites, batch.shape),
-        )
+        answers_ms = latency.answers_ms(batch.sites, batch.shape)
         if batch.sites:
-            start_s, total_ms = (
-                batch.ready_s[0],
-                total_ms - float(latency.answers_ms(batch.sites, batch.shape)[0]),
-            )
+            start_s, took_ms = batch.ready_s[0], answers_ms[-1] - answers_ms[0]
+        else:
+            start_s, took_ms = max(batch.dispatched_s, free_s), answers_ms[-1]
         free_s = batch.finished_s
         if (batch.sites or in_turn) and not batch.deferred_s and batch.shadow is None:
             since.append(max(start_s - begun_s, since[-1]))
-            factors.append((batch.finished_s - start_s) * 1e3 / total_ms)
+            factors.append((batch.finished_s - start_s) * 1e3 / took_ms)
     return Pace(tuple(since), tuple(factors))
 
 
