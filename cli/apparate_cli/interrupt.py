@@ -17,12 +17,13 @@ def resent() -> Iterator[None]:
     Python runs the handler of a signal wherever the main thread is just then. In a callback of the
     garbage collector (JAX has one) or a finalizer, what the handler raises goes to
     :func:`sys.unraisablehook` and no further: the program runs on as if no key had been pressed.
+    To be entered in the main thread; the signal ends its sleep as well.
     """
-    before = sys.unraisablehook
+    before, main = sys.unraisablehook, threading.get_ident()
 
     def hook(unraisable: "sys.UnraisableHookArgs") -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            again = threading.Timer(AGAIN_S, _interrupt)
+            again = threading.Timer(AGAIN_S, signal.pthread_kill, (main, signal.SIGINT))
             again.daemon = True
             again.start()
         else:
@@ -33,8 +34,3 @@ def resent() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
-
-
-def _interrupt() -> None:
-    """As a key does it: with a signal, which ends the main thread's sleep as well."""
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -155,6 +155,8 @@ def _apparate(
 ) -> Callable[[Task], Policy]:
     def make(task: Task) -> Policy:
         control = replace(task.control, **changes)  # type: ignore[arg-type]
+        if defer is not None:
+            control = EngineConfig(defer=defer).suited(control)
         stream = task.ours.stream
         return Policy(our_policy(stream, control, task.placement), stream, load_policy, defer)
 
@@ -195,9 +197,7 @@ SYSTEMS: dict[str, System] = {
     "no-shadow": System("no shadow batches", _apparate(shadow_every=0)),
     "greedy": System("the paper's threshold search", _apparate(method="greedy")),
     "always-on": System("ramps run whatever the load", _apparate(always)),
-    "no-deferral": System(
-        "answered batches run on at once", _apparate(defer=0, others=0.0, unchecked_batches=1)
-    ),
+    "no-deferral": System("answered batches run on at once", _apparate(defer=0)),
     "oracle": System("leaves at the earliest right ramp, free of cost", None),
 }
 """Every system by its name, in the order of tables."""
