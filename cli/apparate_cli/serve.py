@@ -97,6 +97,10 @@ def serve(
     device: Annotated[
         int | None, typer.Option(help="Where models run, an index of jax.devices(). [0]")
     ] = None,
+    pin_cores: Annotated[
+        bool | None,
+        typer.Option("--pin-cores", help="On a CPU: pin each computing thread to a core."),
+    ] = None,
     assigned: Annotated[
         list[str] | None,
         typer.Option(
@@ -136,6 +140,7 @@ def serve(
         "drain_timeout_s": drain_timeout_s,
         "model_control": model_control,
         "api_keys_file": api_keys_file,
+        "pin_cores": pin_cores,
         "log_format": log_format,
         "log_level": log_level,
         "otlp_endpoint": otlp_endpoint,

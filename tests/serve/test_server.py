@@ -241,6 +241,16 @@ def test_keys_and_certificates_are_asked_for(places, tmp_path):
             assert found_.name == "one"
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_cores_are_pinned_where_that_is_asked_for(places, asked, monkeypatch):
+    pinned = []
+    monkeypatch.setattr("apparate_jax.serve.server.pin_pool", lambda: pinned.append(True))
+    with Server(settings({"one": places[1]}, pin_cores=asked)) as server:
+        assert not pinned
+        server.load()
+    assert pinned == [True] * asked
+
+
 def test_what_cannot_be_served_is_said_at_once(places, tmp_path):
     with pytest.raises(ConfigError, match="no model is named"):
         Server(settings({}))

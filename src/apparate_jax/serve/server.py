@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from apparate_jax.errors import ApparateError, ConfigError
 from apparate_jax.serve.access import Tls, read_keys
+from apparate_jax.serve.cores import pin_pool
 from apparate_jax.serve.grpc import GrpcLimits, GrpcServer
 from apparate_jax.serve.http import HttpServer, build_app
 from apparate_jax.serve.inference import now_s
@@ -71,6 +72,7 @@ class Server:
             )
         if settings.http_port == settings.grpc_port == "off":
             raise ConfigError("http_port and grpc_port are both off: nothing would be served")
+        self._pin_cores = settings.pin_cores
         self._repository = Repository(
             configs,
             state_dir=settings.state_dir,
@@ -98,8 +100,10 @@ class Server:
 
         Raises:
             CheckpointError: A model cannot be served.
-            ConfigError: It does not fit its settings.
+            ConfigError: It does not fit its settings, or cores cannot be pinned here.
         """
+        if self._pin_cores:
+            pin_pool()
         for name in self._repository.names:
             self._repository.load(name, progress)
         self._repository.freeze()

@@ -101,6 +101,7 @@ class ServerSettings(_Table):
     drain_timeout_s: float = 30.0
     state_dir: Path | None = None
     model_control: bool = False
+    pin_cores: bool = False
     api_keys_file: Path | None = None
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
