@@ -5,7 +5,7 @@ nearly as long as on one core until the kernel spreads them. One `apparate serve
 the original model; its threads are pinned and freed from outside, in turns that follow one another,
 at the same Poisson times either way.
 
-Usage: ``python benchmarks/pinning.py [ROUNDS]`` (4 unless given; about 5 minutes, after `just
+Usage: ``python benchmarks/pinning.py [ROUNDS]`` (6 unless given; about 7 minutes, after `just
 demo`). Writes results/pinning.json
 """
 
@@ -86,7 +86,7 @@ def measure(served: Served, requests: list[bytes], rounds: int) -> dict[str, Any
 
 def main() -> None:
     """Start both, measure, end both."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 6
     checkpoint = DEMO / "checkpoint"
     model = load_checkpoint(checkpoint).model
     data = load_data(DEMO / "reviews-stream.csv", model, limit=ROWS)
