@@ -24,7 +24,7 @@ from _served import Served, apparate_serve, free_port
 
 from apparate_jax.checkpoint import load_checkpoint
 from apparate_jax.data import load_data
-from apparate_jax.serve.cores import pool_threads
+from apparate_jax.serve.cores import pin, pool_threads
 
 LOADS = (0.2, 0.4, 0.6, 0.8)
 ROUND_S, CAPACITY_S, SETTLE_S = 6.0, 4.0, 0.5
@@ -48,11 +48,14 @@ def turn(port: int, requests: list[bytes], rate: float, seed: int) -> dict[str, 
 
 def put(pid: int, name: str) -> None:
     """Pin the threads of XLA's pool of a process to a core each, or let them go."""
-    cores, threads = sorted(os.sched_getaffinity(0)), pool_threads(pid)
+    threads = pool_threads(pid)
     if not threads:
         raise RuntimeError(f"process {pid} has no threads that compute")
-    for at, thread in enumerate(threads):
-        os.sched_setaffinity(thread, {cores[at % len(cores)]} if name == "pinned" else set(cores))
+    if name == "pinned":
+        pin(threads)
+        return
+    for thread in threads:
+        os.sched_setaffinity(thread, os.sched_getaffinity(0))
 
 
 def measure(served: Served, requests: list[bytes], rounds: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Threads that compute, each on a core; in processes of their own, for they stay pinned."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -21,7 +22,13 @@ print(json.dumps([count, places, sorted(os.sched_getaffinity(0))]))
 
 
 def ran(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
     return json.loads(done.stdout)
 
 
@@ -50,6 +57,17 @@ def test_another_system_says_what_to_do(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ConfigError, match="darwin does not let a thread have a core: leave it out"):
         cores.pin_pool()
+
+
+@LINUX
+def test_threads_of_another_name_are_missed_aloud(monkeypatch, caplog):
+    class Cpu:
+        platform = "cpu"
+
+    monkeypatch.setattr(cores.jax, "devices", lambda: [Cpu()])
+    monkeypatch.setattr(cores, "POOL", "another name")
+    assert cores.pin_pool() == 0
+    assert "no thread of this process is called 'another name'" in caplog.text
 
 
 def test_an_accelerator_has_nothing_to_pin(monkeypatch, caplog):

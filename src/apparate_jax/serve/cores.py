@@ -11,6 +11,7 @@ from a core that somebody else takes.
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -27,7 +28,7 @@ def pin_pool() -> int:
     """Pin each thread of this process's pool to a core of those that it may use.
 
     Returns:
-        How many threads were pinned; 0 where the model runs on an accelerator.
+        How many threads were pinned; 0 where the model runs on an accelerator or none is found.
 
     Raises:
         ConfigError: The operating system cannot do it.
@@ -39,13 +40,20 @@ def pin_pool() -> int:
     if jax.devices()[0].platform != "cpu":  # which makes the pool, where there is none yet
         logger.warning("pin_cores does nothing: the model does not run on the CPU")
         return 0
-    cores, threads = sorted(os.sched_getaffinity(0)), pool_threads()
+    threads = pool_threads()
     if not threads:
         logger.warning("pin_cores does nothing: no thread of this process is called %r", POOL)
+        return 0
+    pin(threads)
+    logger.info("threads that compute, each pinned to a core: %d", len(threads))
+    return len(threads)
+
+
+def pin(threads: Sequence[int]) -> None:
+    """Give each thread a core of those that this process may use, in turn (Linux only)."""
+    cores = sorted(os.sched_getaffinity(0))
     for at, thread in enumerate(threads):
         os.sched_setaffinity(thread, {cores[at % len(cores)]})
-    logger.info("%d threads that compute are pinned to %d cores", len(threads), len(cores))
-    return len(threads)
 
 
 def pool_threads(pid: int | None = None) -> list[int]:
