@@ -11,7 +11,17 @@ from apparate_jax.bench.replay import Pace, ReplayConfig, replay, saturate
 from apparate_jax.bench.workload import arrivals
 from apparate_jax.control.interface import Controller, Info, fixed
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import Load, always, by_worth, next_fill
+from apparate_jax.control.load import (
+    Busy,
+    Load,
+    always,
+    by_worth,
+    capacity_of,
+    keeps_up,
+    next_busy,
+    shadow_due,
+    utilisation,
+)
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.batching import batch_shape
@@ -97,8 +107,8 @@ def test_right_is_what_the_ramp_said():
 def test_ramps_stay_out_of_a_saturated_queue():
     stream = errors(*[[0.0, 0.0, 0.0]] * 12)
     made = replay(stream, fixed(BOTH), np.zeros(12), ONE)
-    np.testing.assert_array_equal(made.answers.exits, [3] * 8 + [0] * 4)
-    np.testing.assert_allclose(made.answers.latency_ms, [20] * 4 + [40] * 4 + [46] * 4)
+    np.testing.assert_array_equal(made.answers.exits, [3] * 4 + [0] * 8)
+    np.testing.assert_allclose(made.answers.latency_ms, [20] * 4 + [26] * 4 + [44] * 4)
 
 
 # The plan in force.
@@ -233,7 +243,7 @@ def reference(stream, plan, times, config):
     latency, sizes = LatencyModel(stream.profile), LatencyModel(stream.profile).batches
     waiting, ends, out, cap = list(range(len(times))), [], {}, plan.exit_cap
     since = left = begun = 0
-    fill = free = 0.0
+    free, busy, capacity = 0.0, Busy(), capacity_of(latency)
     rests = []  # of deferred ones: begun before, at once, in pieces, whether a piece was run, exits
     seen = Left()
     opens = any(threshold > 0 for threshold in plan.thresholds)
@@ -249,13 +259,14 @@ def reference(stream, plan, times, config):
         take, shape = batch_shape(len(there), sizes)
         batch, waiting = waiting[:take], waiting[take:]
         behind = len(there) - take
-        fill = next_fill(fill, take, sizes[-1])
-        sites = config.load_policy(plan, Load(take, behind, sizes[-1], fill))
+        busy = next_busy(busy, take, sizes[-1], at, capacity)
+        load = Load(take, behind, sizes[-1], utilisation(busy, capacity))
+        sites = config.load_policy(plan, load)
         since += 1
         begun += 1
         start = max(at, free)
         room = np.inf if cap is None else cap - left
-        opens_here = config.engine.defer and opens
+        opens_here = config.engine.defer and opens and keeps_up(busy, capacity)
         hold = hold_of(stream.depths, sites, take, seen) if opens_here else 0
         while rests and (room < len(batch) or begun - rests[0][0] > config.engine.defer):
             _, whole, pieces, partly, exits = rests.pop(0)
@@ -273,8 +284,7 @@ def reference(stream, plan, times, config):
         end = start + after[-1]
         for i in batch:
             out.setdefault(i, (end, len(stream.site_names)))
-        quiet = behind == 0 or since >= 4 * plan.shadow_every
-        if plan.shadow_every and since >= plan.shadow_every and behind < sizes[-1] and quiet:
+        if shadow_due(since, plan.shadow_every, load):
             since, more = 0, latency.shadow_ms(sites, shape) / 1e3
             end += more
         else:

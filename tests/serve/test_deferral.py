@@ -154,14 +154,14 @@ def test_before_anything_was_seen_a_batch_is_held_as_late_as_is_worth_it():
 def test_the_chooser_learns_where_inputs_leave():
     made = Chooser(EngineConfig(), always, 4, DEPTHS)
     plan = ExitPlan(SETS, (0.1, 0.1, 0.1))
-    assert made.next(plan, 1, 0).hold == 3
+    assert made.next(plan, 1, 0, 0.0).hold == 3
     made.saw(SETS, exits(0, 0, 0, 1))
-    assert made.next(plan, 1, 0).hold == 1
-    assert made.next(plan, 1, 0, exact=True).hold == 0
-    assert made.next(ExitPlan(SETS, (0.0, 0.0, 0.0)), 1, 0).hold == 0
-    assert made.next(ExitPlan(), 1, 0).hold == 0
+    assert made.next(plan, 1, 0, 0.0).hold == 1
+    assert made.next(plan, 1, 0, 0.0, exact=True).hold == 0
+    assert made.next(ExitPlan(SETS, (0.0, 0.0, 0.0)), 1, 0, 0.0).hold == 0
+    assert made.next(ExitPlan(), 1, 0, 0.0).hold == 0
     off = Chooser(EngineConfig(defer=0), always, 4, DEPTHS)
-    assert off.next(plan, 1, 0).hold == 0
+    assert off.next(plan, 1, 0, 0.0).hold == 0
 
 
 @pytest.mark.parametrize("disturbed", [(1, 1), (2, 0)])
@@ -170,12 +170,12 @@ def test_the_chooser_makes_more_shadow_batches_once_inputs_come_alone(disturbed)
     plan = ExitPlan(SETS, (0.1,) * 3, shadow_every=2 * OFTEN)
 
     def shadows(batches):
-        return sum(made.next(plan, 1, 0).shadow for _ in range(batches))
+        return sum(made.next(plan, 1, 0, 0.0).shadow for _ in range(batches))
 
     assert shadows(QUIET) == QUIET // (2 * OFTEN)
     assert shadows(20 * OFTEN) == 10 * OFTEN
-    made.next(plan, *disturbed)
-    assert shadows(8 * OFTEN) == 4
+    made.next(plan, *disturbed, 0.0)
+    assert shadows(9 * OFTEN) == 4
 
 
 # In the engine.

@@ -262,16 +262,16 @@ def test_a_model_without_described_inputs_is_refused():
         EngineConfig(max_in_flight=0)
 
 
-def test_a_batch_with_a_whole_batch_behind_it_runs_as_the_single_program(warmed):
+def test_a_batch_with_two_whole_batches_behind_it_runs_as_the_single_program(warmed):
     records: list[BatchRecord] = []
     engine = Engine(warmed, plan=ALWAYS, load_policy=by_worth, observer=records.append)
-    futures = [engine.submit(models.example(seed)) for seed in range(9)]
+    futures = [engine.submit(models.example(seed)) for seed in range(13)]
     with engine:
         answers = [future.result(30) for future in futures]
         assert engine.wait_idle(30)
-    assert [record.sites for record in records] == [(), (0, 1), (0, 1)]
+    assert [record.sites for record in records] == [(), *[(0, 1)] * 3]
     exits = [answer.exit for answer in answers]
-    assert exits == [FINAL] * 4 + [warmed.sites[0].name] * 5
+    assert exits == [FINAL] * 4 + [warmed.sites[0].name] * 9
 
 
 def test_another_set_of_ramps_runs_at_once_and_on_merged_stages_when_they_are_ready():

@@ -149,7 +149,8 @@ class _Run:
         self.slots.extend([0.0] * engine.max_in_flight)
         self.defer = engine.deferrals
         largest, depths = self.latency.batches[-1], self.stream.depths
-        self.chooser = Chooser(engine, self.config.load_policy, largest, depths)
+        policy = self.config.load_policy
+        self.chooser = Chooser(engine, policy, largest, depths, self.latency)
         self.handling_s = self.latency.profile.handling_ms / 1e3
         self.hold_s = self.latency.profile.hold_ms / 1e3
 
@@ -227,7 +228,8 @@ class _Run:
         """Which ramps it runs, by the load that it sees."""
         self._apply(formed.formed_s)
         size = len(formed.members)
-        sites, shadow, hold = self.chooser.next(self.plan, size, formed.waiting)
+        waiting, now_s = formed.waiting, formed.formed_s
+        sites, shadow, hold = self.chooser.next(self.plan, size, waiting, now_s)
         return Batch(formed, size, sites, shadow, hold)
 
     def _run(self, batch: Batch) -> tuple[int, list[float]]:

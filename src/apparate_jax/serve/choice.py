@@ -14,7 +14,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from apparate_jax.control.load import Load, LoadPolicy, next_fill, shadow_due
+from apparate_jax.control.latency import LatencyModel
+from apparate_jax.control.load import (
+    Busy,
+    Capacity,
+    Load,
+    LoadPolicy,
+    capacity_of,
+    keeps_up,
+    next_busy,
+    shadow_due,
+    utilisation,
+)
 from apparate_jax.core import ExitPlan
 from apparate_jax.serve.engine_config import EngineConfig
 
@@ -106,7 +117,12 @@ class Chooser:
     """Chooses for one batch after another; what it saw may be told from another thread."""
 
     def __init__(
-        self, config: EngineConfig, policy: LoadPolicy, largest: int, depths: Sequence[float]
+        self,
+        config: EngineConfig,
+        policy: LoadPolicy,
+        largest: int,
+        depths: Sequence[float],
+        latency: LatencyModel | None = None,
     ) -> None:
         """Begin without a batch.
 
@@ -115,6 +131,8 @@ class Chooser:
             policy: Which of the plan's ramps a batch runs.
             largest: The largest batch shape.
             depths: Of all sites, ascending.
+            latency: From the profile; without one only the fill of batches says how busy the device
+                is.
         """
         self._depths = tuple(depths)
         self._timed = config.batching.timed
@@ -123,7 +141,8 @@ class Chooser:
         self._largest = largest
         self._since_shadow = 0  # batches
         self._alone = 0  # batches of one input in a row behind which nobody waited
-        self._fill = 0.0  # of the last batches
+        self._capacity = Capacity() if latency is None else capacity_of(latency)
+        self._busy = Busy()
         self._left = Left()
 
     def saw(self, sites: tuple[int, ...], exits: NDArray[np.int32]) -> None:
@@ -135,27 +154,30 @@ class Chooser:
         """
         self._left = next_left(self._left, sites, exits)
 
-    def next(self, plan: ExitPlan, taken: int, waiting: int, *, exact: bool = False) -> Choice:
+    def next(
+        self, plan: ExitPlan, taken: int, waiting: int, now_s: float, *, exact: bool = False
+    ) -> Choice:
         """Choose for the next batch.
 
         Args:
             plan: In force.
             taken: Requests in the batch.
             waiting: Requests that wait behind it.
+            now_s: When it is formed.
             exact: Whether any in it may not leave early.
         """
-        self._fill = next_fill(self._fill, taken, self._largest)
-        sites = self._policy(plan, Load(taken, waiting, self._largest, self._fill))
+        busy = next_busy(self._busy, taken, self._largest, now_s, self._capacity)
+        load = Load(taken, waiting, self._largest, utilisation(busy, self._capacity))
+        self._busy = busy
+        sites = self._policy(plan, load)
         self._since_shadow += 1
         self._alone = self._alone + 1 if taken == 1 and waiting == 0 else 0
-        shadow = shadow_due(
-            self._since_shadow, plan.shadow_every, waiting, self._largest, self._alone
-        )
+        shadow = shadow_due(self._since_shadow, plan.shadow_every, load, self._alone)
         if shadow and waiting and self._timed:
             shadow = False  # it would hold up requests that were promised an answer in time
         if shadow:
             self._since_shadow = 0
         leaves = any(threshold > 0.0 for threshold in plan.thresholds)
-        may_hold = self._defers and leaves and not exact
+        may_hold = self._defers and leaves and not exact and keeps_up(busy, self._capacity)
         hold = hold_of(self._depths, sites, taken, self._left) if may_hold else 0
         return Choice(sites, shadow, hold)

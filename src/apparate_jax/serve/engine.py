@@ -74,8 +74,8 @@ class Engine:
         self._programs = programs
         self._config = config or EngineConfig()
         self._plan = plan or ExitPlan()
-        depths = [site.depth for site in programs.sites]
-        self._chooser = Chooser(self._config, load_policy, programs.batch_sizes[-1], depths)
+        largest, depths = programs.batch_sizes[-1], [site.depth for site in programs.sites]
+        self._chooser = Chooser(self._config, load_policy, largest, depths, latency)
         self._clock = clock
         self._inputs = Inputs(self.model)
         self._release = Release(self.sites, programs.ramps, lambda: self._plan, observer, clock)
@@ -155,7 +155,7 @@ class Engine:
             self._programs.prepare(plan.sites, self._is_behind)
 
     def _is_behind(self) -> bool:
-        """Whether a whole further batch waits: batches then run without ramps anyway."""
+        """Whether a whole further batch waits, which would wait longer yet."""
         return self.waiting >= self._programs.batch_sizes[-1]
 
     def start(self) -> "Engine":
@@ -336,8 +336,9 @@ class Engine:
     def _make_batch(self, requests: list[Request], shape: int) -> InFlight:
         plan, now_s = self._plan, self._clock()
         exact = any(request.exact for request in requests)
-        sites, shadow, hold = self._chooser.next(plan, len(requests), self.waiting, exact=exact)
-        self._forecast.begin(now_s, len(requests), plan.sites, sites, shadow=shadow)
+        taken, waiting = len(requests), self.waiting
+        sites, shadow, hold = self._chooser.next(plan, taken, waiting, now_s, exact=exact)
+        self._forecast.begin(now_s, taken, plan.sites, sites, shadow=shadow)
         return InFlight(requests, sites, shape, now_s, shadow=shadow, hold=hold)
 
     def _dispatch(self, batch: InFlight) -> None:
