@@ -11,6 +11,7 @@ from apparate_jax.control import window as windows
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.interface import Observation, Shadow
 from apparate_jax.control.latency import LatencyModel
+from apparate_jax.control.load import EAGER
 from apparate_jax.core import Profile, ShapeProfile
 from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.placement import PlacementConfig
@@ -92,7 +93,7 @@ def test_what_others_are_saved_counts_where_batches_are_held():
 def test_shadow_batches_are_frequent_until_a_choice_can_be_made():
     opts = options(held_out(np.random.default_rng(0), 4))
     known = adjust.start(CONFIG, opts)
-    assert adjust.shadow_every(CONFIG, known) == adjust.EAGER
+    assert adjust.shadow_every(CONFIG, known) == EAGER
     assert adjust.shadow_every(replace(CONFIG, shadow_every=1), known) == 1
     known = adjust.observe(known, observation(4))
     known = known._replace(window=windows.settle(known.window))

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from apparate_jax.control import adjust, guard, ladder
+from apparate_jax.control import guard, ladder
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.controller import State, make_controller, observe, savings_and_cost
 from apparate_jax.control.interface import Controller, Observation, Shadow
 from apparate_jax.control.latency import LatencyModel
+from apparate_jax.control.load import EAGER
 from apparate_jax.control.thresholds import first_exits
 from apparate_jax.core import ExitPlan, Profile, ShapeProfile
 from apparate_jax.errors import ConfigError
@@ -296,7 +297,7 @@ def test_shadow_batches_bring_in_a_better_set():
         config, SITES, LATENCY, validation=held_out(16, 0.6, right=False), placement=FREE
     )
     state, rng = controller.init(), np.random.default_rng(0)
-    assert controller.plan(state).shadow_every == adjust.EAGER, "16 samples are known, 64 wanted"
+    assert controller.plan(state).shadow_every == EAGER, "16 samples are known, 64 wanted"
     changes = []
     for _ in range(64):
         before = controller.plan(state)

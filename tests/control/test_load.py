@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.control.load import (
     ALIKE,
+    EAGER,
     FULL,
     KEEPS,
     MANY,
@@ -137,6 +138,12 @@ def test_shadow_batches_are_the_rarer_the_busier_the_device_is(rho: float, inter
     assert shadow_due(interval + 1, 16, one(0, rho))
     assert not shadow_due(OVERDUE * interval - 1, 16, one(1, rho))
     assert shadow_due(OVERDUE * interval + 1, 16, one(1, rho))
+
+
+def test_the_first_shadow_batches_come_whatever_the_load():
+    assert shadow_due(EAGER, EAGER, one(0, 1.0))
+    assert not shadow_due(OVERDUE * EAGER - 1, EAGER, one(1, 1.0))
+    assert shadow_due(OVERDUE * EAGER, EAGER, one(1, 1.0))
 
 
 def test_shadow_batches_come_more_often_where_nobody_shares_the_device():

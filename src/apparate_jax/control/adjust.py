@@ -22,14 +22,13 @@ from apparate_jax.control import window as windows
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.interface import Observation
 from apparate_jax.control.latency import LatencyModel
+from apparate_jax.control.load import EAGER
 from apparate_jax.control.subsets import Budget, Choice, choose_ramps, net_of, warm
 from apparate_jax.control.thresholds import budget_for, tune_first
 from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.placement import PlacementConfig
 from apparate_jax.ramps.train import Validation
 
-EAGER = 2
-"""Batches between two shadow batches while less is known than a choice needs."""
 BUDGET_FRAC = 0.85
 """Share of the constraint that sets are compared at: what the guard lets through on average."""
 

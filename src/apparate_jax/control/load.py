@@ -29,6 +29,8 @@ import numpy as np
 from apparate_jax.control.latency import LatencyModel
 from apparate_jax.core import ExitPlan
 
+EAGER = 2
+"""Batches between two shadow batches while too little is known to choose ramps by."""
 OVERDUE = 4
 """A shadow batch that found no quiet moment for so many times its interval runs at the next one."""
 QUIET = 64
@@ -176,9 +178,9 @@ def shadow_due(since: int, every: int, load: Load, alone: int = 0) -> bool:
     """Whether a batch is to be a shadow batch.
 
     Its further work delays those behind it, so it comes the less often the busier the device is,
-    and waits for a moment when nobody waits; under a load that leaves none it comes late, and never
-    while a whole further batch waits. Where nobody shares the device, as with one camera, it costs
-    nobody anything and comes more often.
+    but for the first ones, and waits for a moment when nobody waits; under a load that leaves none
+    it comes late, and never while a whole further batch waits. Where nobody shares the device, as
+    with one camera, it costs nobody anything and comes more often.
 
     Args:
         since: Batches since the last one.
@@ -196,5 +198,6 @@ def shadow_due(since: int, every: int, load: Load, alone: int = 0) -> bool:
         return False
     if alone >= QUIET:
         return since >= every / OFTEN
-    interval = round(every / (1.0 - min(load.utilisation, MOST)))
+    rho = min(load.utilisation, MOST) if every > EAGER else 0.0
+    interval = round(every / (1.0 - rho))
     return since >= (interval if load.waiting == 0 else OVERDUE * interval)
