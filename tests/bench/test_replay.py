@@ -9,19 +9,9 @@ from hypothesis import strategies as st
 
 from apparate_jax.bench.replay import Pace, ReplayConfig, replay, saturate
 from apparate_jax.bench.workload import arrivals
+from apparate_jax.control import load as rules
 from apparate_jax.control.interface import Controller, Info, fixed
 from apparate_jax.control.latency import LatencyModel
-from apparate_jax.control.load import (
-    Busy,
-    Load,
-    always,
-    by_worth,
-    capacity_of,
-    keeps_up,
-    next_busy,
-    shadow_due,
-    utilisation,
-)
 from apparate_jax.core import ExitPlan
 from apparate_jax.errors import ConfigError, QueueFullError
 from apparate_jax.serve.batching import batch_shape
@@ -32,7 +22,7 @@ from tests.bench import tiny
 VANILLA = fixed(ExitPlan())
 BOTH = ExitPlan((0, 2), (0.1, 0.1))
 ONE = ReplayConfig(EngineConfig(max_in_flight=1))
-AT_ONCE = ReplayConfig(EngineConfig(defer=0), always)
+AT_ONCE = ReplayConfig(EngineConfig(defer=0), rules.always)
 
 
 def ms(*times):
@@ -177,7 +167,7 @@ def test_the_mean_wait_of_m_d_1(load):
 
 def test_throughput_at_saturation_is_the_largest_batch_over_its_time():
     assert saturate(tiny.recording(), VANILLA, 400).throughput_rps == pytest.approx(4 / 0.020)
-    full = saturate(tiny.recording(), fixed(BOTH), 400, ReplayConfig(load_policy=always))
+    full = saturate(tiny.recording(), fixed(BOTH), 400, ReplayConfig(load_policy=rules.always))
     assert full.throughput_rps == pytest.approx(4 / 0.024)
     spared = saturate(tiny.recording(), fixed(BOTH), 400).throughput_rps
     assert spared == pytest.approx(4 / 0.020, rel=0.01)
@@ -243,7 +233,7 @@ def reference(stream, plan, times, config):
     latency, sizes = LatencyModel(stream.profile), LatencyModel(stream.profile).batches
     waiting, ends, out, cap = list(range(len(times))), [], {}, plan.exit_cap
     since = left = begun = 0
-    free, busy, capacity = 0.0, Busy(), capacity_of(latency)
+    free, busy, capacity = 0.0, rules.Busy(), rules.capacity_of(latency)
     rests = []  # of deferred ones: begun before, at once, in pieces, whether a piece was run, exits
     seen = Left()
     opens = any(threshold > 0 for threshold in plan.thresholds)
@@ -259,14 +249,14 @@ def reference(stream, plan, times, config):
         take, shape = batch_shape(len(there), sizes)
         batch, waiting = waiting[:take], waiting[take:]
         behind = len(there) - take
-        busy = next_busy(busy, take, sizes[-1], at, capacity)
-        load = Load(take, behind, sizes[-1], utilisation(busy, capacity))
+        busy = rules.next_busy(busy, take, sizes[-1], at, capacity)
+        load = rules.Load(take, behind, sizes[-1], rules.utilisation(busy, capacity))
         sites = config.load_policy(plan, load)
         since += 1
         begun += 1
         start = max(at, free)
         room = np.inf if cap is None else cap - left
-        opens_here = config.engine.defer and opens and keeps_up(busy, capacity)
+        opens_here = config.engine.defer and opens and rules.keeps_up(busy, capacity)
         hold = hold_of(stream.depths, sites, take, seen) if opens_here else 0
         while rests and (room < len(batch) or begun - rests[0][0] > config.engine.defer):
             _, whole, pieces, partly, exits = rests.pop(0)
@@ -284,7 +274,9 @@ def reference(stream, plan, times, config):
         end = start + after[-1]
         for i in batch:
             out.setdefault(i, (end, len(stream.site_names)))
-        if shadow_due(since, plan.shadow_every, load):
+        rarer = 1.0 - min(load.utilisation, 0.95) if plan.shadow_every > 2 else 1.0
+        interval = round(plan.shadow_every / rarer) * (1 if behind == 0 else 4)
+        if plan.shadow_every and since >= interval and behind < sizes[-1]:
             since, more = 0, latency.shadow_ms(sites, shape) / 1e3
             end += more
         else:
@@ -320,7 +312,7 @@ configs = st.builds(
     lambda count, defer, policy: ReplayConfig(EngineConfig(count, defer=defer), policy),
     st.integers(1, 3),
     st.sampled_from([0, 1, 8]),
-    st.sampled_from([always, by_worth]),
+    st.sampled_from([rules.always, rules.by_worth]),
 )
 
 

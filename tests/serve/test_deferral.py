@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from apparate_jax.control.config import ControlConfig
+from apparate_jax.control.latency import LatencyModel
 from apparate_jax.control.load import OFTEN, QUIET, always
-from apparate_jax.core import FINAL, BatchRecord, ExitPlan
+from apparate_jax.core import FINAL, BatchRecord, ExitPlan, Profile, ShapeProfile
 from apparate_jax.errors import ConfigError
 from apparate_jax.ramps.answer import unpack_answer
 from apparate_jax.serve.choice import REMEMBERED, Chooser, Left, hold_of, next_left
@@ -162,6 +163,18 @@ def test_the_chooser_learns_where_inputs_leave():
     assert made.next(ExitPlan(), 1, 0, 0.0).hold == 0
     off = Chooser(EngineConfig(defer=0), always, 4, DEPTHS)
     assert off.next(plan, 1, 0, 0.0).hold == 0
+
+
+@pytest.mark.parametrize(("two_ms", "eight_ms", "holds"), [(18.0, 20.0, False), (20.0, 80.0, True)])
+def test_nothing_is_held_once_small_batches_cannot_be_kept_up_with(two_ms, eight_ms, holds):
+    took_ms = {1: 10.0, 2: two_ms, 8: eight_ms}
+    shapes = tuple(ShapeProfile(n, ms, ms, (), (), ()) for n, ms in took_ms.items())
+    latency = LatencyModel(Profile("a device", "0.0", (), shapes))
+    made, plan = Chooser(EngineConfig(), always, 8, DEPTHS, latency), ExitPlan(SETS, (0.1,) * 3)
+    assert made.next(plan, 1, 0, 0.0).hold, "nobody came yet"
+    busy = [made.next(plan, 8, 0, 0.06 * number).hold for number in range(400)]
+    assert bool(busy[-1]) == holds
+    assert made.next(plan, 1, 0, 3600.0).hold, "after a pause"
 
 
 @pytest.mark.parametrize("disturbed", [(1, 1), (2, 0)])
