@@ -11,7 +11,6 @@ Takes about five minutes. Writes results/by_load.json, where workloads that were
 as they are.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from _common import RESULTS, asked, write_result
+from _common import asked, earlier, write_result
 from _replays import figures, there
 
 from apparate_jax.control import load
@@ -56,8 +55,7 @@ VARIANTS: dict[str, tuple[EngineConfig, Callable[[], AbstractContextManager[obje
 
 def main() -> None:
     """Replay every workload at every load under every variant."""
-    path = RESULTS / "by_load.json"
-    found: dict[str, Any] = json.loads(path.read_text())["workloads"] if path.is_file() else {}
+    found: dict[str, Any] = earlier("by_load").get("workloads", {})
     for name in asked(WORKLOADS, "workloads"):
         one = there(name)
         if one is None:

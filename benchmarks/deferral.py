@@ -8,13 +8,12 @@ Usage: ``python benchmarks/deferral.py [LOAD ...]`` (three and a half minutes ea
 not named keep their figures. Writes results/deferral.json.
 """
 
-import json
 import sys
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, write_result
+from _common import earlier, write_result
 from _demo import ROOT
 
 from apparate_jax.bench.live import LiveConfig, run_live
@@ -66,9 +65,8 @@ def main() -> None:
     """Measure every load, or those that are named."""
     if not (DEMO / "checkpoint").is_dir():
         sys.exit("no runs/demo/checkpoint: run `just demo` first")
-    path = RESULTS / "deferral.json"
     setup = {"turns": TURNS, "rounds": CONFIG.rounds, "round_s": CONFIG.round_s, **SYSTEMS}
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    found = earlier("deferral")
     known = found["loads"] if found.get("setup") == setup else []
     rows = {row["load_frac"]: row for row in known}
     checkpoint = load_checkpoint(DEMO / "checkpoint")

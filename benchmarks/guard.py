@@ -11,7 +11,6 @@ tuner without a promise, at many rates. It is drawn into docs/guard-frontier.png
 a part, ``streams`` or ``frontier``, only that is run.
 """
 
-import json
 import multiprocessing
 import sys
 from multiprocessing.pool import Pool
@@ -21,7 +20,7 @@ from typing import Any
 import _frontier
 import jax.scipy.special
 import numpy as np
-from _common import RESULTS, write_result
+from _common import earlier, write_result
 from numpy.typing import NDArray
 
 from apparate_jax.control import guard
@@ -245,8 +244,7 @@ def main() -> None:
     asked = set(sys.argv[1:]) or {"streams", "frontier"}
     if unknown := asked - {"streams", "frontier"}:
         sys.exit(f"unknown parts {sorted(unknown)}, expected streams or frontier")
-    path = RESULTS / "guard.json"
-    done = json.loads(path.read_text()) if path.is_file() else {}
+    done = earlier("guard")
     cells, found = done.get("streams"), done.get("frontier")
     with multiprocessing.get_context("spawn").Pool() as pool:
         if "streams" in asked or cells is None:

@@ -7,14 +7,13 @@ Usage: ``python benchmarks/live_systems.py [SYSTEM ...]`` (about two minutes eac
 not named keep their figures. Writes results/live_systems.json.
 """
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, write_result
+from _common import earlier, write_result
 from _demo import ROOT
 
 from apparate_jax.bench.baselines import criterion_of, policy_of, task_of
@@ -74,8 +73,7 @@ def measure(system: str) -> dict[str, Any]:
 
 def known(setup: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What earlier runs with these settings measured, by system."""
-    path = RESULTS / "live_systems.json"
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    found = earlier("live_systems")
     return {row["system"]: row for row in found["systems"]} if found.get("setup") == setup else {}
 
 

@@ -10,12 +10,11 @@ Usage: ``python benchmarks/load_live.py [LOAD ...]``; loads that are not named k
 Writes results/load_live.json.
 """
 
-import json
 import sys
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, write_result
+from _common import earlier, write_result
 from _demo import ROOT, RUN, demo_checkpoint
 
 from apparate_jax.bench.comparison import AGAIN
@@ -60,8 +59,7 @@ def measure(service: Service, data: Any, load: float) -> dict[str, Any]:
 
 def known() -> list[dict[str, Any]]:
     """What an earlier run of these rounds measured."""
-    path = RESULTS / "load_live.json"
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    found = earlier("load_live")
     rows: list[dict[str, Any]] = found.get("loads", [])
     return rows if (found.get("rounds"), found.get("round_s")) == (ROUNDS, ROUND_S) else []
 

@@ -13,14 +13,13 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, machine, write_result
+from _common import earlier, machine, write_result
 from _demo import ROOT
 from _http_client import Answer, closed_loop, open_loop
 from _peers_summary import summary
@@ -210,11 +209,8 @@ def control(turns: list[Turn]) -> dict[str, Any]:
 
 def before(found: dict[str, Any]) -> dict[str, Any]:
     """What was measured before with the same versions and settings."""
-    try:
-        known = json.loads((RESULTS / "peers.json").read_text())
-    except FileNotFoundError:
-        return {}
-    same = known["settings"] == SETTINGS and known["systems"] == found
+    known = earlier("peers")
+    same = known and known["settings"] == SETTINGS and known["systems"] == found
     return known if same else {}
 
 

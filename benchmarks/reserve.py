@@ -10,10 +10,9 @@ Takes about seven minutes. Writes results/reserve.json, where workloads that wer
 as they are.
 """
 
-import json
 from typing import Any
 
-from _common import RESULTS, asked, write_result
+from _common import asked, earlier, write_result
 from _replays import figures, there
 
 from apparate_jax.control.config import ControlConfig
@@ -32,8 +31,7 @@ RUNS = (
 
 def main() -> None:
     """Try every number in every run."""
-    path = RESULTS / "reserve.json"
-    found: dict[str, Any] = json.loads(path.read_text())["workloads"] if path.is_file() else {}
+    found: dict[str, Any] = earlier("reserve").get("workloads", {})
     for name in asked(REVIEWS, "workloads"):
         one = there(name)
         if one is None:

@@ -10,10 +10,9 @@ Takes about five minutes. Writes results/shadows.json, where workloads that were
 as they are.
 """
 
-import json
 from typing import Any
 
-from _common import RESULTS, asked, write_result
+from _common import asked, earlier, write_result
 from _replays import SUITE, figures, there
 
 from apparate_jax.control import load as loads
@@ -31,9 +30,8 @@ RULES = {
 
 def main() -> None:
     """Try every rule on every workload."""
-    path = RESULTS / "shadows.json"
     settings = {"seeds": SEEDS, "requests": REQUESTS, "quiet": loads.QUIET}
-    kept: dict[str, Any] = json.loads(path.read_text())["workloads"] if path.is_file() else {}
+    kept: dict[str, Any] = earlier("shadows").get("workloads", {})
     chosen = loads.OFTEN
     for name in asked(tuple(SUITE), "workloads"):
         one = there(name)

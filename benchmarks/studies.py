@@ -5,13 +5,12 @@ are run, and the others stay in the file as they were. Azure's traces of arrival
 they are there.
 """
 
-import json
 import time
 from dataclasses import replace
 from typing import Any
 
 from _azure import patterns as azure
-from _common import RESULTS, asked, write_result
+from _common import asked, earlier, write_result
 from _demo import ROOT
 
 from apparate_jax.bench.recording import Recording, load
@@ -96,10 +95,9 @@ def run(name: str) -> dict[str, Any] | None:
 
 def main() -> None:
     """Run what was asked for, or everything; two processes may share the file."""
-    path = RESULTS / "studies.json"
     for name in asked(RUNS, "studies"):
         found = run(name)
-        kept = json.loads(path.read_text()).get("studies", {}) if path.is_file() else {}
+        kept = earlier("studies").get("studies", {})
         if found is not None:
             kept[name] = found
         write_result("studies", {"studies": kept})
