@@ -75,23 +75,38 @@ def figures(answers: Answers) -> dict[str, float]:
 def pace_of(profile: Profile, records: list[BatchRecord], begun_s: float) -> Pace:
     """How much slower than the profile the device was, batch by batch of a live run.
 
-    Of a batch with ramps, by what it took from its first ramp's answers on: before them it may have
-    waited for the rest of a batch that had let others go first. One that let others go first itself
-    says nothing, nor does a shadow batch, and of the others only in an engine without any.
+    Of each batch by what it took to its first answers, from when it was handed over or, if that is
+    later, from when the device was through with what came before: it runs one thing after another.
+    What is left of a batch that let others go first runs at times that are not in its record, so
+    whoever may have waited for that says nothing.
     """
-    latency, since, factors, free_s = LatencyModel(profile), [0.0], [1.0], -math.inf
-    in_turn = not any(batch.sites for batch in records)
-    for batch in sorted(records, key=lambda one: one.dispatched_s):
-        answers_ms = latency.answers_ms(batch.sites, batch.shape)
-        if batch.sites:
-            start_s, took_ms = batch.ready_s[0], answers_ms[-1] - answers_ms[0]
-        else:
-            start_s, took_ms = max(batch.dispatched_s, free_s), answers_ms[-1]
-        free_s = batch.finished_s
-        if (batch.sites or in_turn) and not batch.deferred_s and batch.shadow is None:
-            since.append(max(start_s - begun_s, since[-1]))
-            factors.append((batch.finished_s - start_s) * 1e3 / took_ms)
+    latency, since, factors = LatencyModel(profile), [0.0], [1.0]
+    free_s, known = -math.inf, True
+    for ready_s, position, batch in answers_in_order(records):
+        if position == 0:
+            known = known or free_s <= batch.dispatched_s
+            start_s = max(batch.dispatched_s, free_s)
+            if known and batch.shadow is None and start_s < ready_s:
+                took_ms = latency.answers_ms(batch.sites, batch.shape)[0]
+                since.append(max(start_s - begun_s, since[-1]))
+                factors.append((ready_s - start_s) * 1e3 / took_ms)
+        free_s = ready_s
+        if position == len(batch.sites):
+            known = known and not batch.deferred_s
+            if batch.shadow is not None:  # the other heads follow
+                ramp_ms = profile.at(batch.shape).ramp_ms
+                free_s += sum(ms for s, ms in enumerate(ramp_ms) if s not in batch.sites) / 1e3
     return Pace(tuple(since), tuple(factors))
+
+
+def answers_in_order(records: list[BatchRecord]) -> list[tuple[float, int, BatchRecord]]:
+    """When each active ramp's answers and the original's came, which one's, and of which batch."""
+    found = [
+        (ready_s, position, batch)
+        for batch in records
+        for position, ready_s in enumerate((*batch.ready_s, batch.finished_s))
+    ]
+    return sorted(found, key=lambda one: one[0])
 
 
 class Bench:
@@ -112,7 +127,8 @@ class Bench:
         )
         begun = policy(self.recording, self.service.config.control)
         plan = begun.plan(begun.init())
-        sites = self.service.profile.sites
+        # the middle site where the ramp budget allows none at the start
+        sites = self.service.profile.sites or (len(program.sites) // 2,)
         open_ = plan.thresholds if max(plan.thresholds, default=0) > 0 else (0.1,) * len(sites)
         self.plan = ExitPlan(sites, open_)
 
@@ -140,7 +156,7 @@ class Bench:
     def round(self, index: int) -> Iterator[dict[str, Any]]:
         """All loads and systems once, after measuring what batches take now."""
         programs = self.service.programs
-        profile = rested(programs, measure(programs, self.service.profile.sites))
+        profile = rested(programs, measure(programs, self.plan.sites))
         recording = replace(self.recording, profile=profile)
         largest = profile.shapes[-1]
         capacity = largest.batch / largest.vanilla_ms * 1e3

@@ -3,8 +3,12 @@
 Shapes and types of the package's array functions are checked at run time: every module that
 annotates arrays with jaxtyping is checked by beartype, whoever calls it. The annotations are
 compared when a function is called, or traced, so compiled code runs as before.
+
+A shell without job control starts what it puts in the background with SIGINT ignored, which
+children inherit; the tests of Ctrl-C need it as it is elsewhere.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,9 @@ ANNOTATED = sorted(
 )
 
 install_import_hook(ANNOTATED, "beartype.beartype")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")
