@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from _common import RESULTS
 
 from apparate_jax.bench.paper.draw import plot_overview
@@ -131,7 +132,8 @@ def _by_load(axes: Any, live: dict[str, Any]) -> None:
     )
     axes.axhline(1, color=COLOURS["vanilla"], lw=1)
     axes.set_xticks(loads, [f"{load:.0f} %" for load in loads])
-    axes.set_ylim(0.5, 1.3)
+    halves = [one["middle_half"] for ratio in ratios for one in (ratio, ratio["again"])]
+    axes.set_ylim(np.min(halves, initial=0.5) - 0.05, np.max(halves, initial=1.3) + 0.05)
     axes.set_xlabel("load, of the original's capacity")
     axes.set_ylabel("median latency over the original's")
     axes.set_title(f"live, medians of {live['rounds']} rounds and their middle half", fontsize=10)
