@@ -5,7 +5,7 @@
 
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -55,16 +55,23 @@ def main(
 
 def run() -> None:
     """Entry point of ``apparate``."""
-    try:
-        with interrupt.resent():
+    with interrupt.resent() as pressed:
+        try:
             app()
-    except SystemExit as left:
-        if left.code == INTERRUPTED:
-            stderr().print("interrupted; nothing half-written was left behind")
-        raise
-    except BaseException as error:
-        message = errors.explain(error)
-        if message is None or errors.debugging():
+        except SystemExit as left:
+            if left.code == INTERRUPTED:
+                _interrupted()
             raise
-        stderr().print(f"error: {message}", style="bold red", soft_wrap=True)
-        sys.exit(1)
+        except BaseException as error:
+            message = errors.explain(error)
+            if errors.debugging() or (message is None and not pressed()):
+                raise
+            if message is None:
+                _interrupted()
+            stderr().print(f"error: {message}", style="bold red", soft_wrap=True)
+            sys.exit(1)
+
+
+def _interrupted() -> NoReturn:
+    stderr().print("interrupted; nothing half-written was left behind")
+    sys.exit(INTERRUPTED)

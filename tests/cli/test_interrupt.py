@@ -71,3 +71,28 @@ def test_other_errors_go_where_they_went(dropped):
         del thing
     assert dropped == [ZeroDivisionError]
     assert sys.unraisablehook is before
+
+
+def test_it_knows_of_a_ctrl_c_that_became_another_error():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt.resent() as pressed:
+        assert not pressed()
+        with pytest.raises(ValueError, match="keys"):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ValueError("keys cannot be compared") from None
+        assert pressed()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_another_handler_stays():
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        with interrupt.resent() as pressed:
+            signal.raise_signal(signal.SIGINT)
+            assert not pressed()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]

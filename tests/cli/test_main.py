@@ -111,6 +111,21 @@ def test_an_error_in_our_own_code_keeps_its_traceback(monkeypatch):
         main.run()
 
 
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_an_error_that_comes_of_a_ctrl_c(monkeypatch, capsys, debug):
+    """JAX's caches make another error of what is raised while they compare keys."""
+    monkeypatch.setenv("APPARATE_DEBUG", debug)
+    monkeypatch.setattr("sys.argv", ["apparate", "inspect", "tests.cli.tiny:interrupted"])
+    if debug == "1":
+        with pytest.raises(ZeroDivisionError):
+            main.run()
+        return
+    with pytest.raises(SystemExit) as left:
+        main.run()
+    assert left.value.code == main.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted; nothing half-written was left behind\n"
+
+
 def test_what_is_typed_is_shown_as_it_is(apparate):
     """Neither markup nor pictures: rich would make one of ``:b:`` and drop ``[bold]``."""
     done = apparate("inspect", "a:b:[bold]c")

@@ -1,5 +1,7 @@
 """Models for the command line, by reference: ``tests.cli.tiny:mlp`` and ones that go wrong."""
 
+import signal
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -78,6 +80,11 @@ def module_alone():
 NUMBER = 3
 
 
+def _shaped(shape):
+    model = mlp()
+    return Model(model.name, model.apply, model.params, (InputSpec("x", shape((6,)), "float32"),))
+
+
 def misbuilt():
     """Its description breaks the code that shows it."""
 
@@ -85,8 +92,21 @@ def misbuilt():
         def __iter__(self):
             raise ZeroDivisionError
 
-    model = mlp()
-    return Model(model.name, model.apply, model.params, (InputSpec("x", Shape((6,)), "float32"),))
+    return _shaped(Shape)
+
+
+def interrupted():
+    """Ctrl-C comes while it is shown, in code that makes another error of it as JAX's caches do."""
+
+    class Shape(tuple):
+        def __iter__(self):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt as error:
+                text = repr(error)
+            raise ZeroDivisionError(text)
+
+    return _shaped(Shape)
 
 
 def wider():

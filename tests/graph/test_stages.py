@@ -203,3 +203,11 @@ def test_a_parameter_that_is_the_answer_of_no_equation():
     first, last = program.split([0])
     value = last(first(None, *case.inputs), *case.inputs)
     np.testing.assert_array_equal(value, monolithic(case, program))
+
+
+def test_a_stage_is_shown_without_its_equations():
+    """``jax.jit`` takes ``str`` of a callable object in a bare ``except``: Ctrl-C is lost there."""
+    program = traced(CASES["mlp"]())
+    body, _ = program.tap_body(range(len(program.sites)))
+    assert len(body.eqns) > 1
+    assert "StageBody" in repr(body) and len(repr(body)) < 100

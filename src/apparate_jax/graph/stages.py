@@ -27,9 +27,12 @@ _ENLARGING = frozenset({"broadcast_in_dim", "iota"})
 _MERGED_DIVISORS = frozenset({"sqrt", "rsqrt", "exp", "pow", "integer_pow", "div"})
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class StageBody:
     """The equations of one stage and what they read.
+
+    It is shown without them: ``jax.jit`` asks a callable that is no function for its text, where
+    hundreds of equations take long and a ``KeyboardInterrupt`` gets lost.
 
     Attributes:
         eqns: Equations in execution order.
