@@ -293,6 +293,14 @@ def test_sites_of_the_traced_model_are_compared(saved):
         check_sites(found, (replace(again[0], dtype="float16"), again[1]))
 
 
+def test_lines_of_source_may_move(saved):
+    found = load_checkpoint(saved)
+    assert [site.name.split(":")[0] for site in found.sites] == ["test_checkpoint.py"] * 2
+    check_sites(found, tuple(replace(s, name=f"test_checkpoint.py:{s.index}") for s in found.sites))
+    with pytest.raises(CheckpointError, match=r"other\.py.* instead of .*test_checkpoint\.py"):
+        check_sites(found, (replace(found.sites[0], name="other.py:1"), found.sites[1]))
+
+
 def files(path):
     return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 

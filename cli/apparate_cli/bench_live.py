@@ -22,6 +22,7 @@ from apparate_jax.data import load_data
 from apparate_jax.data.dataset import Circle, Dataset
 from apparate_jax.errors import ConfigError
 from apparate_jax.graph import trace as trace_model
+from apparate_jax.graph.names import without_line
 from apparate_jax.serve import EngineConfig, Service, prepare
 from apparate_jax.serve.profile import keep_profile
 from apparate_jax.serve.service import ServiceConfig
@@ -179,7 +180,8 @@ def _other(
             "with --trace"
         )
     recording = load(trace)
-    if recording.site_names != tuple(site.name for site in loaded.sites):
+    sites = [without_line(site.name) for site in loaded.sites]
+    if [without_line(name) for name in recording.site_names] != sites:
         raise ConfigError(f"{trace} was recorded of another model: record this checkpoint")
     return policy_of(system, task_of(recording, config.control, config.placement))
 

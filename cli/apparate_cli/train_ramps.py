@@ -12,7 +12,7 @@ from apparate_cli import options
 from apparate_cli.inject import TRACE_BATCH
 from apparate_cli.output import Output, Step, phases
 from apparate_cli.sites import sites_json, sites_table
-from apparate_jax.checkpoint import Checkpoint, load_checkpoint, save_ramps
+from apparate_jax.checkpoint import Checkpoint, check_sites, load_checkpoint, save_ramps
 from apparate_jax.control.initial import initial_sites
 from apparate_jax.core import Model, Site
 from apparate_jax.data import load_data
@@ -164,6 +164,7 @@ def _ready(
     model = loaded.model
     data = read(model)
     program = trace(model.apply, model.params, *model.example_inputs(TRACE_BATCH))
+    check_sites(loaded, program.sites)
     run = training_features(program, model, data, config, progress, announce)
     bare = replace(loaded, model=replace(model, params=None))
     return _Ready(bare, program.sites, data.name, run)

@@ -26,6 +26,7 @@ import numpy as np
 
 from apparate_jax.core import ImagePreprocess, InputSpec, Model, Site
 from apparate_jax.errors import ApparateError, CheckpointError
+from apparate_jax.graph.names import without_line
 from apparate_jax.manifest import MANIFEST, as_json, fingerprint, read_manifest, write_manifest
 from apparate_jax.models.load import rebuild
 from apparate_jax.ramps.heads import HEAD_KINDS, HEAD_STYLES, PARAM_NAMES, Ramp
@@ -192,6 +193,9 @@ def load_checkpoint(path: str | Path, *, rebuild_model: Rebuild = rebuild) -> Ch
 def check_sites(checkpoint: Checkpoint, sites: Sequence[Site]) -> None:
     """See that a traced model still has the sites of its checkpoint, at any batch size.
 
+    The lines of source that name sites may move: one who comments the model's code need not train
+    its ramps again.
+
     Args:
         checkpoint: Whose ramps are to be attached.
         sites: Of the program that was traced now.
@@ -200,8 +204,8 @@ def check_sites(checkpoint: Checkpoint, sites: Sequence[Site]) -> None:
         CheckpointError: Other sites, or values of another shape or dtype there.
     """
 
-    def identity(site: Site) -> tuple[str, tuple[int, ...], str]:
-        return site.name, site.shape[1:], site.dtype
+    def identity(site: Site) -> str:
+        return f"{without_line(site.name)} {site.dtype}{list(site.shape[1:])}"
 
     saved, found = [identity(s) for s in checkpoint.sites], [identity(s) for s in sites]
     if saved != found:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,13 +114,34 @@ def test_ramps_come_first(apparate, injected, data, command):
     assert done.error == f"the checkpoint {expected}"
 
 
-def test_a_model_whose_sites_changed(apparate, copied):
+def test_a_model_whose_sites_changed(apparate, copied, data):
     content = json.loads((copied / "manifest.json").read_text())
     sites = [{**site, "name": f"old {site['name']}"} for site in content["sites"]]
     rewritten(copied, sites=sites)
-    done = apparate("serve", copied, "--http-port", 0)
-    assert (done.status, done.out) == (1, "")
-    assert "inject and train it again" in done.error
+    for words in (("serve", copied, "--http-port", 0), ("train-ramps", copied, "--data", data)):
+        done = apparate(*words)
+        assert (done.status, done.out) == (1, "")
+        assert "inject and train it again" in done.error
+
+
+def test_a_model_whose_lines_moved(apparate, monkeypatch, tmp_path, data):
+    """A comment above the model's code costs nobody the ramps, nor the recording of them."""
+    monkeypatch.syspath_prepend(tmp_path)
+    model, made, trace = tmp_path / "mine.py", tmp_path / "c", tmp_path / "t.npz"
+    code = Path(tiny.__file__).read_text()
+
+    def after(comment, *words):
+        model.write_text(comment + code)
+        sys.modules.pop("mine", None)
+        assert apparate(*words).status == 0
+
+    shape = ("--batch-sizes", 1, "--ramp-budget", 100)
+    after("", "inject", "mine:mlp", "-o", made)
+    after("# One line.\n", "train-ramps", made, "--data", data, "--data-frac", 1)
+    after("# Two\n# lines.\n", "bench", "record", made, "--data", data, *shape, "-o", trace)
+    live = ("bench", "live", made, "--data", data, *shape, "--rounds", 1, "--round-seconds", 0.2)
+    after("# Three\n" * 3, *live, "--system", "paper", "--trace", trace)
+    assert sys.modules.pop("mine").__file__ == str(model)
 
 
 def test_a_model_is_no_checkpoint(apparate, data):

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from apparate_jax.graph import trace
-from apparate_jax.graph.names import user_line
+from apparate_jax.graph.names import user_line, without_line
 from tests.graph.programs import flow_of
 from tests.zoo import CASES, normal, variables_of
 
@@ -102,3 +102,16 @@ def test_the_line_of_an_equation_is_where_the_user_wrote_it(wrap):
 
     for eqn in flow_of(fn, normal(1, 8, 8), X).eqns:
         assert user_line(eqn).startswith(line_of("# softmax") + " (")
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [
+        ("net.py:12", "net.py"),
+        ("net.py:12#3", "net.py#3"),
+        ("layer_0/attention", "layer_0/attention"),
+        ("block:1/up", "block:1/up"),
+    ],
+)
+def test_a_name_without_its_line(name, rest):
+    assert without_line(name) == rest

@@ -10,7 +10,7 @@ import pytest
 from apparate_jax.checkpoint import Checkpoint
 from apparate_jax.control import ControlConfig, Controller
 from apparate_jax.core import FINAL, ExitPlan, Profile, ShapeProfile
-from apparate_jax.errors import ConfigError
+from apparate_jax.errors import CheckpointError
 from apparate_jax.graph import trace
 from apparate_jax.ramps.placement import PlacementConfig
 from apparate_jax.serve import service as services
@@ -101,7 +101,7 @@ def test_vanilla_is_the_same_engine_with_one_stage():
 def test_a_checkpoint_of_other_sites_is_refused():
     checkpoint = _checkpoint()
     other = Checkpoint(checkpoint.model, checkpoint.sites[:1])
-    with pytest.raises(ConfigError, match="inject and train it again"):
+    with pytest.raises(CheckpointError, match="inject and train it again"):
         prepare(other, _config(100.0))
 
 

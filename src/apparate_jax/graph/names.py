@@ -16,6 +16,8 @@ from apparate_jax.graph.cuts import Cut
 
 # ``vmap(...)`` around a scope says how it was traced, ``vmap()`` without one nothing at all.
 _TRANSFORM = re.compile(r"(?:vmap|jvp|transpose|pmap)\((.*)\)")
+# The number of a line at the end of a name, with or without what makes it unique after that.
+_LINE = re.compile(r":\d+(?=(?:#\d+)?$)")
 
 
 def _parts(eqn: Any) -> tuple[str, ...]:
@@ -39,6 +41,11 @@ def user_line(eqn: Any) -> str:
         return _jaxpr.source_line(eqn)
     file, line, function = frame
     return f"{os.path.basename(file)}:{line} ({function})"
+
+
+def without_line(name: str) -> str:
+    """A site's name without the number of its source line: a comment above it moves that."""
+    return _LINE.sub("", name)
 
 
 def _root(paths: Sequence[tuple[str, ...]]) -> int:

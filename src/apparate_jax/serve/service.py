@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from apparate_jax.checkpoint import Checkpoint
+from apparate_jax.checkpoint import Checkpoint, check_sites
 from apparate_jax.control.config import ControlConfig
 from apparate_jax.control.controller import make_controller
 from apparate_jax.control.initial import initial_sites
@@ -144,19 +144,15 @@ def prepare(
         began: Told of the programs before they are compiled: closing them ends that.
 
     Raises:
+        CheckpointError: The model's sites are no longer the checkpoint's.
         ConfigError: The active sites have no ramps.
-        GraphError: The model does not trace, or its sites are not the checkpoint's.
+        GraphError: The model does not trace.
     """
     config = config or ServiceConfig()
     tell = progress or (lambda _: lambda done, total, what: None)
     model = checkpoint.model
     program = trace(model.apply, model.params, *model.example_inputs(config.batch_sizes[0]))
-    found = [site.name for site in program.sites]
-    if found != [site.name for site in checkpoint.sites]:
-        raise ConfigError(
-            f"the checkpoint has {len(checkpoint.sites)} sites, the model now has {len(found)} or "
-            "others: inject and train it again"
-        )
+    check_sites(checkpoint, program.sites)
     known = None if predecessor is None else predecessor.programs.executables
     compiled = 0 if known is None else known.compiled
     programs = Programs(
