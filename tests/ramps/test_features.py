@@ -134,3 +134,29 @@ def test_memory_is_checked_before_the_model_runs():
     tiny = tiny_encoder()
     with pytest.raises(RampError, match="max_cache_bytes"):
         collect(tiny.program, tiny.model, sentences(40), KINDS, max_bytes=1000)
+
+
+def centred(params, x):
+    """A batch norm in training mode: each input is taken against the others of its batch."""
+    hidden = jnp.tanh((x - x.mean(0)) @ params["first"])
+    return hidden @ params["head"]
+
+
+def alone(params, x):
+    return jnp.tanh(x @ params["first"]) @ params["head"]
+
+
+@pytest.mark.parametrize(
+    ("fn", "count", "told"),
+    [(centred, 10, True), (centred, 2, True), (centred, 1, False), (alone, 10, False)],
+)
+def test_answers_that_depend_on_the_batch_are_told(fn, count, told):
+    rng = np.random.default_rng(0)
+    params = {"first": rng.normal(size=(6, 8)), "head": rng.normal(size=(8, 3))}
+    params = {name: value.astype(np.float32) for name, value in params.items()}
+    x = rng.normal(size=(count, 6)).astype(np.float32)
+    model, lines = Model("net", fn, params, (InputSpec("x", (6,), "float32"),)), []
+    program = trace(fn, params, np.zeros((2, 6), np.float32))
+    collect(program, model, [x], {0: "identity"}, announce=lines.append)
+    assert len(lines) == 1 + told
+    assert all("depend on the others in its batch" in line for line in lines[1:])

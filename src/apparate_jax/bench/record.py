@@ -18,7 +18,7 @@ from apparate_jax.data.dataset import Dataset
 from apparate_jax.errors import DataError, NumericsError
 from apparate_jax.graph import Program
 from apparate_jax.ramps.answer import answer_entropy, answer_error, pack_answer, unpack_answer
-from apparate_jax.ramps.features import Progress, forward, make_layout
+from apparate_jax.ramps.features import Progress, compile_pass, forward, make_layout
 from apparate_jax.ramps.heads import Ramp, head_logits
 from apparate_jax.ramps.train import Validation
 from apparate_jax.serve.profile import device_name
@@ -71,7 +71,8 @@ def answer_all(
         return [pack_answer(head_logits(p, x, style)) for p, x, style in given]
 
     params = [dict(ramp.params) for ramp in ramps]
-    for rows, values in forward(program, model, data, layout, len(data), BATCH):
+    run = compile_pass(program, model, layout, min(BATCH, len(data)))
+    for rows, values in forward(run, data, len(data)):
         packed = heads(params, list(layout.pooled(values)))
         yield _answered(rows, [np.asarray(p) for p in packed], layout.logits(values))
         if progress is not None:

@@ -36,6 +36,9 @@ Progress = Callable[[int, int, str], None]
 
 _BATCHES_AHEAD = 2
 
+MIXED = 1e-3
+"""Logits that change by more of their standard deviation with the rest of a batch depend on it."""
+
 
 class Layout(NamedTuple):
     """Which columns of a row are whose: the pooled values of each site, then the logits.
@@ -146,7 +149,8 @@ def collect_features(
         samples: How many rows of the data, from the first; all unless given.
         cache_dir: Keep the features in a file below this directory instead of in memory.
         progress: Called after each batch with samples done, samples in all and what is done.
-        announce: Told one line, how large the features are, before the model runs.
+        announce: Told in a line how large the features are, before the model runs; and after it,
+            if what it says of an input depends on the batch.
 
     Raises:
         DataError: Data that does not fit the model, or has no rows.
@@ -160,19 +164,45 @@ def collect_features(
     with feature_cache(size, max_bytes=max_bytes, directory=cache_dir, announce=announce) as table:
         features = Features(layout, table)
         bad: list[list[int]] = [[] for _ in (*layout.sites, "logits")]
-        for rows, values in forward(program, model, data, layout, count, batch_size):
+        run = compile_pass(program, model, layout, min(batch_size, count))
+        for rows, values in forward(run, data, count):
             table[rows] = values
             _note_bad(bad, layout, rows.start, values)
             if progress is not None:
                 progress(rows.stop, count, "running the original model")
         _check_finite(program, features, bad)
-        del program, model, data
+        if announce is not None:
+            for line in _mixing(run, data, features):
+                announce(line)
+        del program, model, data, run
         yield features
 
 
-def forward(
-    program: Program, model: Model, data: Dataset, layout: Layout, count: int, batch_size: int
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+class Pass(NamedTuple):
+    """The frozen model, compiled for one batch size.
+
+    Attributes:
+        program: The traced model.
+        size: Samples per call.
+        run: ``run(*inputs) -> f32[size, numbers]``, as a :class:`Layout` has them.
+    """
+
+    program: Program
+    size: int
+    run: Callable[..., jax.Array]
+
+    def __call__(self, arrays: Sequence[NDArray[Any]]) -> jax.Array:
+        """Run up to ``size`` rows, filled up by the last of them."""
+        return self.run(*(_filled_up(x, self.size) for x in arrays))
+
+
+def compile_pass(program: Program, model: Model, layout: Layout, size: int) -> Pass:
+    """What :func:`forward` runs, ``size`` samples a call."""
+    compiled = _compiled(program.rebatch(size), layout, mask_position(model))
+    return Pass(program, size, compiled)
+
+
+def forward(run: Pass, data: Dataset, count: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Run the frozen model over the first ``count`` rows, batch by batch.
 
     Yields:
@@ -181,23 +211,39 @@ def forward(
     Raises:
         DataError: Rows that do not fit the model, or cannot be read.
     """
-    size = min(batch_size, count)
-    run = _compiled(program.rebatch(size), layout, mask_position(model))
 
     def read(start: int) -> tuple[slice, Sequence[NDArray[Any]]]:
-        rows = slice(start, min(start + size, count))
+        rows = slice(start, min(start + run.size, count))
         arrays = data.rows(rows.start, rows.stop)
-        check_inputs(program, arrays)
-        return rows, [_filled_up(x, size) for x in arrays]
+        check_inputs(run.program, arrays)
+        return rows, arrays
 
     waiting: tuple[slice, jax.Array] | None = None
-    for rows, inputs in ahead(read, range(0, count, size), _BATCHES_AHEAD):
-        queued = rows, run(*inputs)
+    for rows, inputs in ahead(read, range(0, count, run.size), _BATCHES_AHEAD):
+        queued = rows, run(inputs)
         if waiting is not None:
             yield _on_host(*waiting)
         waiting = queued
     if waiting is not None:
         yield _on_host(*waiting)
+
+
+def _mixing(run: Pass, data: Dataset, features: Features) -> Iterator[str]:
+    """A line if the logits of the first batch's first half change with the other half."""
+    half = run.size // 2
+    rows = [x[np.arange(run.size) % max(half, 1)] for x in data.rows(0, run.size)]
+    among_others, with_copies = (
+        features.logits[:half],
+        features.layout.logits(np.asarray(run(rows))),
+    )
+    change = float(np.abs(with_copies[:half] - among_others).max(initial=0))
+    spread = float(np.std(features.logits))
+    if change > MIXED * spread:
+        yield (
+            f"note: the logits of an input depend on the others in its batch (by {change:.2g}, "
+            f"where logits spread by {spread:.2g}), so its answer does: see that batch norms are "
+            "not in training mode, and that nothing else is taken over the batch axis"
+        )
 
 
 def _filled_up(values: NDArray[Any], size: int) -> NDArray[Any]:
