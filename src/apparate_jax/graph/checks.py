@@ -78,13 +78,21 @@ def logits(result: Any, batch: int) -> Any:
     """
     leaves = jax.tree.leaves(result)
     if len(leaves) != 1:
-        listed = ", ".join(map(_describe, leaves)) or "None"
+        outputs = [(jax.tree_util.keystr(k), v) for k, v in jax.tree.leaves_with_path(result)]
+        listed = ", ".join(f"{key} {_describe(value)}" for key, value in outputs) or "None"
         raise GraphError(
             f"the function returned {len(leaves)} outputs ({listed}), expected one array of "
-            "logits f[batch, classes]: wrap it, lambda params, x: fn(params, x)[0]"
+            f"logits f[batch, classes]: wrap it, lambda params, x: fn(params, x){_likely(outputs)}"
         )
     (out,) = leaves
     shape = tuple(getattr(out, "shape", ()))
+    if shape in ((batch,), (batch, 1)) and jax.numpy.issubdtype(out.dtype, jax.numpy.floating):
+        join = "stack" if len(shape) == 1 else "concatenate"
+        raise GraphError(
+            f"the function returned {_describe(out)}, one score for each input, expected logits "
+            f"[{batch}, classes] of at least 2 classes: of a score z before the sigmoid make both, "
+            f"jnp.{join}([0 * z, z], axis=1)"
+        )
     if len(shape) != 2 or shape[0] != batch or shape[1] < 2:
         raise GraphError(
             f"the function returned {_describe(out)}, expected logits [{batch}, classes] "
@@ -97,6 +105,12 @@ def logits(result: Any, batch: int) -> Any:
             "return the scores, not their argmax"
         )
     return out
+
+
+def _likely(outputs: Sequence[tuple[str, Any]]) -> str:
+    """The key of the output that is named like logits, else of the first one."""
+    named = (key for key, _ in outputs if "logit" in key.lower())
+    return next(named, outputs[0][0] if outputs else "[0]")
 
 
 def _describe(value: Any) -> str:
