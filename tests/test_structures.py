@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": NOUNS,
     "ramps": NOUNS | {"graph", "data"},
     "control": NOUNS | {"graph", "ramps"},
-    "checkpoint": NOUNS | {"manifest", "models", "ramps", "storage"},
+    "checkpoint": NOUNS | {"graph", "manifest", "models", "ramps", "storage"},
     "serve": NOUNS | {"graph", "ramps", "control", "checkpoint", "manifest", "memory", "data"},
     "bench": NOUNS | {"graph", "ramps", "control", "data", "serve"},
 }
