@@ -9,7 +9,8 @@ from apparate_cli import options
 from apparate_cli.output import Output, phases, stderr
 from apparate_cli.sites import gaps_hint, gaps_json, sites_json, sites_table
 from apparate_cli.trained import keep_trained
-from apparate_jax.checkpoint import Checkpoint, save_checkpoint
+from apparate_jax.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
+from apparate_jax.errors import ModelError
 from apparate_jax.graph import trace
 from apparate_jax.memory import give_back, large_blocks_apart
 from apparate_jax.models import load_model
@@ -84,6 +85,11 @@ def inject(
     Example: apparate inject checkpoints/minilm-l6-imdb -o runs/demo/checkpoint
     """
     output = Output(json)
+    if is_checkpoint(model):
+        raise ModelError(
+            f"{model} is a checkpoint already, expected a model: train its ramps, apparate "
+            f"train-ramps {model} --data ..., or inject what it was made of"
+        )
     keep_trained(out, replace)
     with phases() as phase:
         step = phase("loading, tracing and saving the model")

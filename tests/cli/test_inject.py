@@ -195,6 +195,13 @@ def test_directories_that_are_not_whole(apparate, tmp_path, bert, damage, messag
     assert names_in(tmp_path) == ["bert"]
 
 
+def test_a_checkpoint_is_no_model(apparate, trained, tmp_path):
+    done = apparate("inject", trained, "-o", tmp_path / "c", "--json", "-")
+    assert (done.status, done.out) == (1, "")
+    assert done.error.startswith(f"{trained} is a checkpoint already, expected a model")
+    assert names_in(tmp_path) == []
+
+
 def test_places_that_are_taken(apparate, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     (tmp_path / "mine").mkdir()

@@ -123,7 +123,7 @@ def test_arrays_of_other_names(apparate, copied, tmp_path):
     np.savez(tmp_path / "d.npz", y=np.zeros((80, 6), np.float32))
     done = apparate("train-ramps", copied, "--data", tmp_path / "d.npz")
     assert done.status == 1
-    assert done.error == "d.npz has ['y'], expected the model's inputs ['x']"
+    assert done.error == "d.npz has ['y'], expected the model's inputs ['x']: an array of each name"
 
 
 def test_data_of_an_unknown_kind(apparate, copied, tmp_path):

@@ -69,7 +69,7 @@ def test_ramps_over_the_budget_are_left_out():
 @pytest.mark.parametrize(
     ("overheads", "kept"), [((0.01,), True), ((0.5, 0.0, 0.01), True), ((0.5, 0.0, 0.4), False)]
 )
-def test_ramps_that_look_too_slow_are_measured_again(monkeypatch, overheads, kept):
+def test_ramps_that_look_too_slow_are_measured_again(monkeypatch, caplog, overheads, kept):
     given, calls = iter(overheads), []
 
     def measure(programs, sites, *, progress=None):
@@ -85,6 +85,8 @@ def test_ramps_that_look_too_slow_are_measured_again(monkeypatch, overheads, kep
     service.programs.close()
     assert calls == [(0, 1)] * len(overheads) + [()] * (not kept)
     assert service.profile.sites == calls[-1]
+    said = "2 ramps would add 40.0 % to the worst-case latency, more than the ramp budget of 2.0 %"
+    assert [r.getMessage() for r in caplog.records] == [f"{said}: starting with 0"] * (not kept)
     if kept:
         middle = sorted(overheads)[len(overheads) // 2]
         assert services.overhead_frac(service.profile) == pytest.approx(middle)

@@ -150,7 +150,7 @@ def fit(name: str, arrays: dict[str, NDArray[Any]], model: Model) -> Rows:
         if spec.name not in arrays:
             raise DataError(
                 f"{name} has {sorted(arrays)}, expected the model's inputs "
-                f"{[s.name for s in model.inputs]}"
+                f"{[s.name for s in model.inputs]}: an array of each name"
             )
         values = arrays[spec.name]
         if values.shape[1:] != spec.shape:
@@ -199,5 +199,6 @@ def class_indices(
         return np.asarray([by_name[v] if v in by_name else int(v) for v in values], np.int64)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{name}: labels must be class numbers or one of {list(model.labels)}: {error}"
+            f"{name}: labels must be class numbers or one of {list(model.labels)}: {error}; they "
+            "are not needed, another name for their column leaves them out (--label-column none)"
         ) from error

@@ -5,6 +5,7 @@ exits by more than the budget in the middle one of three measurements, the best 
 takes their place, until they fit.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -29,6 +30,8 @@ from apparate_jax.serve.feedback import Feedback, OnDecision
 from apparate_jax.serve.profile import measure, measure_again
 from apparate_jax.serve.programs import Programs, Progress
 from apparate_jax.serve.state_store import StateStore
+
+logger = logging.getLogger(__name__)
 
 OnPhase = Callable[[str], Progress]
 """``on_phase(what) -> progress``: called as each phase of bringing a model up begins."""
@@ -202,11 +205,20 @@ def _within_budget(
     while True:
         programs.warm_merged(sites, tell(f"compiling {len(sites) + 1} merged stages"))
         profile = _measured(programs, sites, budget, tell(f"measuring {len(sites)} ramps"))
-        if not sites or overhead_frac(profile) <= budget:
+        added = overhead_frac(profile)
+        if not sites or added <= budget:
             return profile
-        fewer = replace(config.placement, max_ramps=len(sites) - 1)
+        tried = len(sites)
+        fewer = replace(config.placement, max_ramps=tried - 1)
         sites = initial_sites(
             checkpoint.sites, checkpoint.ramps, checkpoint.validation, fewer, config.control
+        )
+        # With none, nothing leaves early until control finds better ones: one should know why.
+        logger.log(
+            logging.INFO if sites else logging.WARNING,
+            "%d ramp%s would add %.1f %% to the worst-case latency, more than the ramp budget of "
+            "%.1f %%: starting with %d",
+            *(tried, "s" * (tried > 1), 100 * added, 100 * budget, len(sites)),
         )
 
 
