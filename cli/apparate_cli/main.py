@@ -1,4 +1,4 @@
-"""Assembles the commands. ``run`` is the entry point: one line per error, exit status 0, 1 or 2.
+"""Assembles the commands. ``run`` runs one of them: one line per error, exit status 0, 1 or 2.
 
 0 is done, 1 failed, 2 wrong usage; 130 is an interruption by Ctrl-C.
 """
@@ -54,7 +54,7 @@ def main(
 
 
 def run() -> None:
-    """Entry point of ``apparate``."""
+    """Run the command that the process was started with, and leave."""
     with interrupt.resent() as pressed:
         try:
             app()

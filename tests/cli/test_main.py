@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import sysconfig
 from importlib.metadata import version
 from pathlib import Path
@@ -151,3 +152,34 @@ def test_ctrl_c(trained, data):
     assert out == ""
     assert err.splitlines()[-1] == "interrupted; nothing half-written was left behind"
     assert "Traceback" not in err
+
+
+BARE = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "apparate_cli.main":
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except:
+                pass
+sys.meta_path.insert(0, Finder())
+from apparate_cli import entry
+sys.argv = ["apparate", "--version"]
+entry.run()
+"""
+
+
+def test_ctrl_c_while_it_imports():
+    """Neither a traceback nor lost in a bare ``except`` of an import."""
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{BARE}"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interruption_that_is_ignored_stays_ignored():
+    code = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{BARE}"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, version("apparate-jax") + "\n")
