@@ -34,7 +34,7 @@ SYSTEMS = (
 )
 LOAD = 0.4
 RAMP_BUDGET = 0.05
-"""Share of the worst-case latency that ramps may add; three of them add 2 to 4 % on two cores."""
+"""Share of the worst-case latency that ramps may add: more than three of them do on two cores."""
 CONFIG = LiveConfig(load_frac=LOAD, rounds=3, round_s=8.0, saturation_s=2.0)
 TRACES = ROOT / "runs" / "traces"
 KEYS = ("p25_ms", "p50_ms", "p95_ms", "throughput_rps")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from apparate_jax.errors import RampError
 
 Announce = Callable[[str], None]
-"""Told one line about the cache before it is filled."""
+"""Told a line for people, such as how large the cache is before it is filled."""
 
 _MIB = 2**20
 

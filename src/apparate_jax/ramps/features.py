@@ -232,11 +232,8 @@ def _mixing(run: Pass, data: Dataset, features: Features) -> Iterator[str]:
     """A line if the logits of the first batch's first half change with the other half."""
     half = run.size // 2
     rows = [x[np.arange(run.size) % max(half, 1)] for x in data.rows(0, run.size)]
-    among_others, with_copies = (
-        features.logits[:half],
-        features.layout.logits(np.asarray(run(rows))),
-    )
-    change = float(np.abs(with_copies[:half] - among_others).max(initial=0))
+    with_copies = features.layout.logits(np.asarray(run(rows)))[:half]
+    change = float(np.abs(with_copies - features.logits[:half]).max(initial=0))
     spread = float(np.std(features.logits))
     if change > MIXED * spread:
         yield (
